@@ -1,8 +1,9 @@
 //! The second process, which names processes: it is started with privileges that the recorder then drops.
 //!
 //! ```text
-//! retrocap run ── starts, while it has privileges ──► retrocap watch-sockets   CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH,
-//!      ▲                                                      │                nothing else; reads no packet
+//! retrocap run ── starts, while it has privileges ──► retrocap watch-sockets   loads the programs of the tracer, and
+//!      ▲                                                      │                keeps CAP_SYS_PTRACE and
+//!      │                                                      │                CAP_DAC_READ_SEARCH alone; reads no packet
 //!      └──────────────── lines of JSON through a pipe ────────┘
 //! ```
 //!
@@ -20,6 +21,7 @@ use super::error::{Error, system};
 use super::priority;
 use processes::report::{LINE_BYTES_MAX, Report};
 use processes::table::SocketTable;
+use processes::tracer::Tracer;
 
 /// The command of the second process.
 pub const COMMAND: &str = "watch-sockets";
@@ -61,7 +63,12 @@ impl Watcher {
                     _ => break,
                 }
                 match serde_json::from_slice::<Report>(&line) {
-                    Ok(report) => shared.take(report),
+                    Ok(report) => {
+                        if let Report::Method(_, Some(reason)) = &report {
+                            tracing::warn!("processes of brief connections are not named: {reason}");
+                        }
+                        shared.take(report);
+                    }
                     Err(error) => tracing::debug!("cannot parse a report about sockets: {error}"),
                 }
             }
@@ -79,12 +86,18 @@ impl Watcher {
 ///
 /// When the kernel does not list its sockets.
 pub fn watch() -> std::io::Result<()> {
+    let tracer = Tracer::new(Path::new("/proc"));
     restrict();
     // After the change of privileges, which would undo it.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     // A watcher that waits for a processor misses sockets; it limits its use itself.
     priority::normal();
-    processes::watcher::Watcher::new(Path::new("/proc"))?.run(std::io::stdout().lock())
+    let (tracer, why_untraced) = match tracer {
+        Ok(tracer) => (Some(tracer), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let watcher = processes::watcher::Watcher::new(Path::new("/proc"))?.with_tracer(tracer);
+    watcher.run(why_untraced, std::io::stdout().lock())
 }
 
 /// Drops all privileges but those that are needed. What cannot be dropped does not keep it from its work.

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!  watcher, a process of its own                                recorder, without privileges
-//!  sock_diag: sockets ─► inode ─► /proc/PID/fd ─► process ──►  pipe ──► Table ◄── queries: who had this session?
+//!  eBPF: connect, bind, send ─────────────────► process ─┐
+//!  sock_diag: sockets ─► inode ─► /proc/PID/fd ─► process ─┴► pipe ──► Table ◄── queries: who had this session?
 //! ```
 //!
+//! - [`tracer`]: programs in the kernel that report which process connects, binds or sends, where the kernel permits it.
+//!   A process that lives for a few milliseconds is named only by them.
 //! - [`watcher`]: scans the sockets of the network namespace repeatedly, and reports new and closed ones.
 //! - [`sockets`] asks the kernel for sockets, [`owners`] finds the processes that hold them, [`process`] describes
 //!   these, and [`container`] reads container and unit out of the name of a cgroup.
@@ -22,6 +25,7 @@ pub mod process;
 pub mod report;
 pub mod sockets;
 pub mod table;
+pub mod tracer;
 pub mod watcher;
 
 #[cfg(test)]

@@ -22,6 +22,16 @@ pub enum Certainty {
     UserOnly,
 }
 
+/// The method that found a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Programs in the kernel, which see the process that connects, binds or sends.
+    Ebpf,
+    /// Scans of `sock_diag` and `/proc`, which see sockets that live long enough.
+    SockDiag,
+}
+
 /// The process of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
@@ -43,14 +53,11 @@ pub struct Process {
     pub pod: Option<String>,
     /// Its systemd unit.
     pub unit: Option<String>,
-    /// The method that found it: `sock_diag` and `/proc`.
-    pub source: String,
+    /// The method that found it.
+    pub source: Source,
     /// The certainty of the attribution.
     pub certainty: Certainty,
 }
-
-/// The method of [`crate::watcher`].
-pub const SOURCE: &str = "sock_diag";
 
 impl Process {
     /// A socket whose process could not be seen.
@@ -65,7 +72,7 @@ impl Process {
             container: None,
             pod: None,
             unit: None,
-            source: SOURCE.to_owned(),
+            source: Source::SockDiag,
             certainty: Certainty::UserOnly,
         }
     }
@@ -84,19 +91,30 @@ impl Process {
             .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok())?;
         let path = std::fs::read_link(of.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
         let cgroup = text("cgroup").map(|text| Cgroup::read(&text)).unwrap_or_default();
-        Some(Self {
+        let process = Self {
             pid: Some(pid),
-            name: Some(cut(name)),
-            path: path.as_deref().map(cut),
+            name: Some(name.to_owned()),
+            path,
             uid,
             ppid: fields.get(1).and_then(|field| field.parse().ok()),
             start_ticks: fields.get(19).and_then(|field| field.parse().ok()),
-            container: cgroup.container.as_deref().map(cut),
-            pod: cgroup.pod.as_deref().map(cut),
-            unit: cgroup.unit.as_deref().map(cut),
-            source: SOURCE.to_owned(),
+            container: cgroup.container,
+            pod: cgroup.pod,
+            unit: cgroup.unit,
+            source: Source::SockDiag,
             certainty: Certainty::Socket,
-        })
+        }
+        .cut();
+        Some(process)
+    }
+
+    /// Cuts its texts to the length that is stored.
+    pub(crate) fn cut(mut self) -> Self {
+        let texts = [&mut self.name, &mut self.path, &mut self.container, &mut self.pod, &mut self.unit];
+        for text in texts.into_iter().flatten() {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        }
+        self
     }
 
     /// Whether a selection matches it, by pid, name, path, or the last part of the path.
@@ -125,8 +143,4 @@ impl Process {
         let texts = [&self.name, &self.path, &self.container, &self.pod, &self.unit];
         size_of::<Self>() + texts.iter().filter_map(|text| text.as_ref().map(String::len)).sum::<usize>()
     }
-}
-
-fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
 }

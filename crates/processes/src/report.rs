@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
+use crate::process::{Process, Source};
 use crate::sockets::Protocol;
 
 /// Maximum length of a line, in bytes.
@@ -32,6 +32,8 @@ pub enum Report {
     },
     /// Addresses of this host, which replace those reported before.
     Addresses(Vec<std::net::IpAddr>),
+    /// The best method in use, and why it is not a better one.
+    Method(Source, Option<String>),
     /// Number of sockets that were not examined, since the start.
     Lost(u64),
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::process::{Certainty, Process};
+use crate::process::{Certainty, Process, Source};
 use crate::report::{Report, SocketName};
 use crate::sockets::Protocol;
 
@@ -29,6 +29,7 @@ struct Inner {
     /// Sockets in the order of first sight.
     order: VecDeque<(SocketName, u64)>,
     addresses: HashSet<IpAddr>,
+    method: Option<(Source, Option<String>)>,
     bytes: usize,
     counts: Counts,
 }
@@ -84,6 +85,7 @@ impl SocketTable {
             Report::Open { time_ns, socket, process } => inner.open(time_ns, socket, *process, self.bytes_max),
             Report::Closed { time_ns, socket } => inner.close(time_ns, &socket),
             Report::Addresses(addresses) => inner.addresses = addresses.into_iter().take(ADDRESSES_MAX).collect(),
+            Report::Method(source, why) => inner.method = Some((source, why)),
             Report::Lost(lost) => inner.counts.lost = lost,
         }
     }
@@ -114,6 +116,11 @@ impl SocketTable {
     pub fn is_local(&self, address: IpAddr) -> bool {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         address.is_loopback() || inner.addresses.contains(&address)
+    }
+
+    /// The best method in use, and why it is not a better one; `None` before the watcher has begun.
+    pub fn method(&self) -> Option<(Source, Option<String>)> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).method.clone()
     }
 
     /// Counts so far.

@@ -1,16 +1,17 @@
 //! Real sockets of real processes.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::process::{Certainty, Process};
+use crate::process::{Certainty, Process, Source};
 use crate::report::{Report, SocketName};
 use crate::sockets::Protocol;
 use crate::table::{SessionLifetime, SocketTable};
+use crate::tracer::{Tracer, TracerError};
 use crate::watcher::Watcher;
 
 fn now_ns() -> u64 {
@@ -202,4 +203,124 @@ fn sockets_that_are_gone_are_reported_once() {
     std::thread::sleep(Duration::from_millis(1));
     assert_eq!(events(&mut watcher), ["closed"]);
     assert!(events(&mut watcher).is_empty());
+}
+
+/// Attaches the tracer; `None` where this kernel or this user does not permit it. A cgroup2 hierarchy is mounted for that
+/// if there is none, and taken away at once: the attached programs do not need it.
+fn tracer() -> Option<Tracer> {
+    let tracer = match Tracer::new(Path::new("/proc")) {
+        Err(TracerError::NoCgroup2) => {
+            let directory = std::env::temp_dir().join(format!("retrocap-cgroup2-{}", std::process::id()));
+            std::fs::create_dir(&directory).unwrap();
+            let run = |program: &str, words: &[&str]| {
+                Command::new(program).args(words).arg(&directory).status().is_ok_and(|status| status.success())
+            };
+            let is_mounted = run("mount", &["-t", "cgroup2", "none"]);
+            let tracer = Tracer::new(Path::new("/proc"));
+            if is_mounted {
+                assert!(run("umount", &[]));
+            }
+            std::fs::remove_dir(&directory).unwrap();
+            tracer
+        }
+        tracer => tracer,
+    };
+    tracer.inspect_err(|error| eprintln!("SKIPPED: sockets cannot be traced here: {error}")).ok()
+}
+
+/// Starts a shell that sends its process id over a connection, and ends at once.
+fn brief(protocol: &str, to: SocketAddr) -> Child {
+    let script = format!("echo $$ >/dev/{protocol}/{}/{}", to.ip(), to.port());
+    Command::new("bash").args(["-c", &script]).spawn().unwrap()
+}
+
+#[test]
+fn processes_of_milliseconds_are_named_by_the_kernel_and_none_is_named_wrong() {
+    let _alone = alone();
+    let Some(tracer) = tracer() else { return };
+    let table = SocketTable::new(8 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap().with_tracer(Some(tracer));
+    let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    look();
+    let (mut right, mut all) = (0, 0);
+    for any in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(any).unwrap();
+        let receiver = UdpSocket::bind(any).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        for _ in 0..100 {
+            let began = now_ns();
+            let mut ended = Vec::new();
+            let mut tcp = brief("tcp", listener.local_addr().unwrap());
+            let (mut accepted, from) = listener.accept().unwrap();
+            let mut text = String::new();
+            accepted.read_to_string(&mut text).unwrap();
+            tcp.wait().unwrap();
+            ended.push((Protocol::Tcp, from, listener.local_addr().unwrap(), text));
+            let mut udp = brief("udp", receiver.local_addr().unwrap());
+            let mut buffer = [0; 64];
+            let (bytes, from) = receiver.recv_from(&mut buffer).unwrap();
+            udp.wait().unwrap();
+            let text = String::from_utf8_lossy(&buffer[..bytes]).into_owned();
+            ended.push((Protocol::Udp, from, receiver.local_addr().unwrap(), text));
+            // Both processes are gone before anybody looks.
+            look();
+            for (protocol, from, to, pid) in ended {
+                all += 1;
+                let [client, server] = table.of_session(protocol, from, to, open_now(began));
+                assert_eq!(server.unwrap().pid, Some(std::process::id()), "{protocol:?}");
+                let Some(client) = client else { continue };
+                assert_eq!(client.pid, Some(pid.trim().parse().unwrap()), "{protocol:?} from {from}");
+                assert_eq!((client.name.as_deref(), client.source), (Some("bash"), Source::Ebpf));
+                assert!(client.path.as_deref().is_some_and(|path| path.ends_with("/bin/bash")), "{client:?}");
+                assert_eq!(client.ppid, Some(std::process::id()));
+                right += 1;
+            }
+        }
+    }
+    println!("{right} of {all} brief sessions were named, none wrong; {:?}", table.counts());
+    assert!(right * 100 >= all * 99, "{right} of {all}");
+}
+
+#[test]
+fn a_socket_that_sends_without_a_connection_is_named() {
+    let _alone = alone();
+    let Some(tracer) = tracer() else { return };
+    let table = SocketTable::new(1 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap().with_tracer(Some(tracer));
+    watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let began = now_ns();
+    // Bound to no address, so that its process is known only when it sends, and closed at once.
+    let sender = UdpSocket::bind("0.0.0.0:0").unwrap();
+    for _ in 0..1000 {
+        sender.send_to(b"x", receiver.local_addr().unwrap()).unwrap();
+    }
+    let from = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sender.local_addr().unwrap().port());
+    drop(sender);
+    watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    let [client, _] = table.of_session(Protocol::Udp, from, receiver.local_addr().unwrap(), open_now(began));
+    let client = client.unwrap();
+    assert_eq!((client.pid, client.certainty), (Some(std::process::id()), Certainty::Port));
+    assert_eq!(client.path.as_deref(), std::env::current_exe().unwrap().to_str());
+}
+
+/// The committed programs are what the source says.
+#[test]
+fn the_compiled_programs_come_from_the_source() {
+    let directory = std::env::temp_dir().join(format!("retrocap-bpf-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let object = directory.join("sockets.bpf.o");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf/compile");
+    let output = Command::new(script).arg(&object).output().unwrap();
+    if output.status.code() == Some(77) {
+        eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr));
+    } else {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let committed = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf/sockets.bpf.o")).unwrap();
+        assert!(
+            std::fs::read(&object).unwrap() == committed,
+            "run crates/processes/bpf/compile, and commit its result"
+        );
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -1,4 +1,8 @@
-//! Scans the sockets of this host repeatedly, and reports new and closed ones.
+//! Reports the sockets of this host as they open and close.
+//!
+//! Where the kernel permits it, [`tracer`](crate::tracer) sees sockets when their process connects, binds or sends. In
+//! addition, sockets are scanned repeatedly: that finds those that existed before, those that were accepted, and, without
+//! the tracer, all that live long enough.
 //!
 //! The watcher is a process of its own, because it needs privileges that the recorder drops, to read the descriptors of
 //! other processes. It uses at most a tenth of one core, so a host with very many sockets is scanned less often.
@@ -10,9 +14,10 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::owners;
-use crate::process::Process;
+use crate::process::{Process, Source};
 use crate::report::{Report, SocketName};
-use crate::sockets::{Socket, SocketDiagnostics};
+use crate::sockets::{Protocol, Socket, SocketDiagnostics};
+use crate::tracer::{TracedSocket, Tracer};
 
 /// Minimum time between two scans.
 const PAUSE_MIN: Duration = Duration::from_millis(15);
@@ -35,6 +40,9 @@ struct KnownSocket {
     inode: u32,
     tries: u8,
     reported: bool,
+    /// The process id that the tracer reported for a socket that receives from anybody. A service manager binds such
+    /// sockets for others, so a scan looks for the process that holds it.
+    traced: Option<u32>,
     round: u64,
 }
 
@@ -43,6 +51,8 @@ struct KnownSocket {
 pub struct Watcher<'p> {
     proc: &'p Path,
     diagnostics: SocketDiagnostics,
+    tracer: Option<Tracer>,
+    traced: Vec<TracedSocket>,
     known: HashMap<SocketName, KnownSocket>,
     sockets: Vec<Socket>,
     round: u64,
@@ -62,6 +72,8 @@ impl<'p> Watcher<'p> {
         Ok(Self {
             proc,
             diagnostics: SocketDiagnostics::open()?,
+            tracer: None,
+            traced: Vec::new(),
             known: HashMap::new(),
             sockets: Vec::new(),
             round: 0,
@@ -72,20 +84,29 @@ impl<'p> Watcher<'p> {
         })
     }
 
-    /// Watches until the reader of `out` has closed it.
+    /// Also takes over what a tracer sees.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// Watches until the reader of `out` has closed it. `why_untraced` says why there is no tracer.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to list its sockets.
-    pub fn run(mut self, mut out: impl Write) -> io::Result<()> {
+    pub fn run(mut self, why_untraced: Option<String>, mut out: impl Write) -> io::Result<()> {
+        let method = if self.tracer.is_some() { Source::Ebpf } else { Source::SockDiag };
+        let mut first = vec![Report::Method(method, why_untraced)];
         let mut beat = Instant::now();
         loop {
             let (began, used_before) = (Instant::now(), processor_time());
-            let mut reports = self.look()?;
+            let mut reports = std::mem::take(&mut first);
+            reports.extend(self.look()?);
             // Only a write detects that the pipe has no reader.
             if beat.elapsed() >= BEAT_INTERVAL {
                 beat = began;
-                reports.push(Report::Lost(self.lost));
+                reports.push(Report::Lost(self.lost()));
             }
             let mut text = Vec::new();
             for report in &reports {
@@ -96,7 +117,22 @@ impl<'p> Watcher<'p> {
                 return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) };
             }
             let used = processor_time().saturating_sub(used_before);
-            std::thread::sleep((used * REST).clamp(PAUSE_MIN, PAUSE_MAX));
+            self.rest((used * REST).clamp(PAUSE_MIN, PAUSE_MAX));
+        }
+    }
+
+    /// Rests before the next scan. The ring buffer of the tracer does not wait so long.
+    fn rest(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(PAUSE_MIN));
+            if let Some(tracer) = &mut self.tracer {
+                tracer.read(&mut self.traced);
+            }
         }
     }
 
@@ -108,7 +144,8 @@ impl<'p> Watcher<'p> {
     pub fn look(&mut self) -> io::Result<Vec<Report>> {
         let mut reports = Vec::new();
         self.look_at_addresses(&mut reports);
-        let (before_ns, lost_before) = (self.last_ns, self.lost);
+        let (before_ns, lost_before) = (self.last_ns, self.lost());
+        self.take_traced(&mut reports);
         self.diagnostics.sockets(&mut self.sockets)?;
         self.last_ns = now_ns();
         self.round += 1;
@@ -123,10 +160,48 @@ impl<'p> Watcher<'p> {
         if !unreported.is_empty() {
             self.name(&unreported, &mut reports);
         }
-        if self.lost != lost_before {
-            reports.push(Report::Lost(self.lost));
+        if self.lost() != lost_before {
+            reports.push(Report::Lost(self.lost()));
         }
         Ok(reports)
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost + self.tracer.as_ref().map_or(0, Tracer::lost)
+    }
+
+    /// Reports what the tracer has seen. Sockets that it saw open belong to the next scan, which must not close them.
+    fn take_traced(&mut self, reports: &mut Vec<Report>) {
+        let Some(tracer) = &mut self.tracer else { return };
+        let mut traced = std::mem::take(&mut self.traced);
+        tracer.read(&mut traced);
+        for TracedSocket { socket: name, since_ns, closed_ns, is_elsewhere, process } in traced.drain(..) {
+            // A loopback address of another namespace is another host's.
+            if name.local.port() == 0 || (is_elsewhere && (name.local.ip().is_loopback() || name.remote.port() == 0)) {
+                continue;
+            }
+            let pid = process.pid.filter(|_| name.remote.port() == 0);
+            // Connections are reported when they are opened. A connected UDP socket is reported when it is closed, because its
+            // port is not known before.
+            let is_reported = if is_elsewhere {
+                name.protocol == Protocol::Tcp
+            } else {
+                self.known.get(&name).is_some_and(|known| known.reported)
+            };
+            if closed_ns.is_none() || !is_reported {
+                reports.push(Report::Open { time_ns: since_ns, socket: name, process: Box::new((*process).clone()) });
+            }
+            if let Some(time_ns) = closed_ns {
+                self.known.remove(&name);
+                reports.push(Report::Closed { time_ns, socket: name });
+            } else if is_elsewhere {
+                // No scan sees it. Its end is reported by the tracer.
+            } else if self.known.len() < KNOWN_MAX {
+                let known = KnownSocket { inode: 0, tries: 0, reported: true, traced: pid, round: self.round + 1 };
+                self.known.insert(name, known);
+            }
+        }
+        self.traced = traced;
     }
 
     /// Stores the existing sockets, and returns those that were not reported yet.
@@ -140,6 +215,14 @@ impl<'p> Watcher<'p> {
             let name = SocketName { protocol: socket.protocol, local: socket.local, remote: socket.remote };
             let is_full = self.known.len() >= KNOWN_MAX;
             match self.known.get_mut(&name) {
+                // The tracer does not know inodes.
+                Some(known) if known.reported && known.inode == 0 => {
+                    known.inode = socket.inode;
+                    known.round = self.round;
+                    if known.traced.is_some() {
+                        unreported.push(*socket);
+                    }
+                }
                 Some(known) if known.inode == socket.inode => {
                     known.round = self.round;
                     if !known.reported {
@@ -152,7 +235,8 @@ impl<'p> Watcher<'p> {
                 Some(_) => self.lost += 1,
                 None if is_full => self.lost += 1,
                 None => {
-                    let known = KnownSocket { inode: socket.inode, tries: 0, reported: false, round: self.round };
+                    let known =
+                        KnownSocket { inode: socket.inode, tries: 0, reported: false, traced: None, round: self.round };
                     self.known.insert(name, known);
                     unreported.push(*socket);
                 }
@@ -175,6 +259,9 @@ impl<'p> Watcher<'p> {
                 .iter()
                 .filter_map(|pid| read.entry(*pid).or_insert_with(|| Process::read(self.proc, *pid)).clone());
             let process = match one_program(processes.collect()) {
+                Some(process) if process.pid == known.traced => continue,
+                // Its process has ended, or shares it with children of the same program.
+                None if known.traced.is_some() && of_socket.is_empty() => continue,
                 Some(process) => process,
                 None if known.tries < TRIES && of_socket.is_empty() => continue,
                 None => Process::only_user(socket.uid),

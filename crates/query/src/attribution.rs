@@ -1,13 +1,17 @@
 //! Joins a session with the process that had it.
 
-use std::net::SocketAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use base::foreign::Foreign;
+use base::packet::Packet;
 use base::time::Timestamp;
+use decode::Network;
 use engine::session::{Endpoint, Session, SessionState};
-use processes::process::Process;
+use processes::process::{Certainty, Process, Source};
 use processes::sockets::Protocol;
 use processes::table::{SessionLifetime, SocketTable};
 
@@ -87,6 +91,96 @@ impl Attribution {
                 && container.is_none_or(|wanted| end.process.is_in(wanted))
         })
     }
+}
+
+/// Names the process of each session at its first packet in an export.
+#[derive(Debug)]
+pub struct PacketProcesses<'t> {
+    table: &'t SocketTable,
+    looked_up: HashSet<(u8, SocketAddr, SocketAddr)>,
+    left_out: bool,
+}
+
+impl<'t> PacketProcesses<'t> {
+    /// Sessions whose process is looked up; the packets of others get no comment.
+    pub const SESSIONS_MAX: usize = 1 << 16;
+
+    /// Looks processes up in a table.
+    pub fn new(table: &'t SocketTable) -> Self {
+        Self { table, looked_up: HashSet::new(), left_out: false }
+    }
+
+    /// Whether there were more sessions than are looked up.
+    pub fn has_left_out(&self) -> bool {
+        self.left_out
+    }
+
+    /// The comment for a packet: which process has its session, at which end. `None` if it is not the first packet of the
+    /// session, or if no process is known.
+    pub fn comment(&mut self, packet: &Packet<'_>) -> Option<String> {
+        let decoded = decode::decode(packet.link_type, packet.data);
+        let protocol = match decoded.protocol {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            _ => return None,
+        };
+        let address = |bits: u128| match decoded.network {
+            Network::Ipv4 => Some(IpAddr::V4(Ipv4Addr::from(u32::try_from(bits).ok()?))),
+            Network::Ipv6 => Some(IpAddr::V6(Ipv6Addr::from(bits))),
+            _ => None,
+        };
+        if decoded.tunnel != 0 {
+            return None;
+        }
+        let source = SocketAddr::new(address(decoded.source)?, decoded.source_port);
+        let destination = SocketAddr::new(address(decoded.destination)?, decoded.destination_port);
+        let (low, high) = if source <= destination { (source, destination) } else { (destination, source) };
+        let key = (decoded.protocol, low, high);
+        if self.looked_up.contains(&key) {
+            return None;
+        }
+        if self.looked_up.len() >= Self::SESSIONS_MAX {
+            self.left_out = true;
+            return None;
+        }
+        self.looked_up.insert(key);
+        let lived = SessionLifetime { first_ns: packet.time.0, last_ns: packet.time.0, closed: false };
+        let found = self.table.of_session(protocol, source, destination, lived);
+        let texts =
+            [source, destination].into_iter().zip(found).filter_map(|(end, process)| Some(words(end, &process?)));
+        let text = texts.collect::<Vec<_>>().join("; ");
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// `process at 10.0.0.5:51234: curl, pid 812, /usr/bin/curl, uid 1000, docker:0123456789ab (socket, ebpf)`
+fn words(end: SocketAddr, process: &Process) -> String {
+    let mut text = format!("process at {end}: ");
+    let safe = |text: &str| Foreign::from(text.to_owned()).terminal().to_string();
+    if let Some(name) = &process.name {
+        text.push_str(&format!("{}, ", safe(name)));
+    }
+    if let Some(pid) = process.pid {
+        text.push_str(&format!("pid {pid}, "));
+    }
+    if let Some(path) = &process.path {
+        text.push_str(&format!("{}, ", safe(path)));
+    }
+    text.push_str(&format!("uid {}", process.uid));
+    for place in [&process.container, &process.pod, &process.unit].into_iter().flatten() {
+        text.push_str(&format!(", {}", safe(place)));
+    }
+    let certainty = match process.certainty {
+        Certainty::Socket => "socket",
+        Certainty::Port => "port",
+        Certainty::UserOnly => "user only",
+    };
+    let source = match process.source {
+        Source::Ebpf => "ebpf",
+        Source::SockDiag => "sock_diag",
+    };
+    text.push_str(&format!(" ({certainty}, {source})"));
+    text
 }
 
 fn at(endpoint: Endpoint) -> Option<SocketAddr> {

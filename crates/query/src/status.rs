@@ -13,6 +13,8 @@ pub use super::coverage::SessionCounts;
 use super::coverage::{Coverage, Largest, LargestHost};
 pub use super::interfaces::{InterfaceGapStatus, InterfaceStatus};
 use base::foreign::Foreign;
+pub use processes::process::Source;
+use processes::table::SocketTable;
 pub use sandbox::{LandlockStatus, SandboxStatus, SeccompStatus};
 
 /// The document of `status --json` and `replay --json`.
@@ -76,6 +78,10 @@ pub struct Status {
     #[schemars(with = "SandboxStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxStatus>,
+    /// How processes are named; only for a service that names them.
+    #[schemars(with = "ProcessNaming")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ProcessNaming>,
     /// The packets on disk; null without a spool.
     #[serde(default)]
     pub spool: Option<SpoolStatus>,
@@ -83,6 +89,32 @@ pub struct Status {
     #[schemars(with = "RestartStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartStatus>,
+}
+
+/// How processes of sessions are named.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessNaming {
+    /// `ebpf`: programs in the kernel see each socket of this host when it connects, binds or sends, in addition to scans.
+    /// `sock_diag`: scans alone, which see sockets that live for some tens of milliseconds. Null before the first report.
+    pub method: Option<Source>,
+    /// Why it is not `ebpf`.
+    pub reason: Option<Foreign>,
+    /// Sockets in the table.
+    pub sockets: u64,
+    /// Sockets that were removed from the table to make room for newer ones.
+    pub forgotten: u64,
+    /// Sockets that could not be named, because there were too many at a time.
+    pub lost: u64,
+}
+
+impl ProcessNaming {
+    /// The state of a table.
+    pub fn of(table: &SocketTable) -> Self {
+        let (counts, method) = (table.counts(), table.method());
+        let (method, reason) =
+            method.map_or((None, None), |(method, reason)| (Some(method), reason.map(Foreign::from)));
+        Self { method, reason, sockets: counts.sockets, forgotten: counts.forgotten, lost: counts.lost }
+    }
 }
 
 /// The packets on disk.

@@ -33,7 +33,7 @@ use formats::annotations::SharedReport;
 use processes::table::SocketTable;
 use query::listing::ROW_BYTES;
 use query::search::{SEARCH_SESSION_BYTES, SEARCH_SESSIONS_MAX, SELECTOR_BYTES, SearchLimits};
-use query::status::{InputStatus, SandboxStatus, Status};
+use query::status::{InputStatus, ProcessNaming, SandboxStatus, Status};
 use query::{History, Reloadable};
 
 /// Bytes set aside for each byte of a list of selections: the byte itself, and its parsed form.
@@ -287,7 +287,8 @@ impl Service {
         let input = self.input.as_ref().map(SharedReport::get);
         let input = input
             .map(|input| InputStatus::new(input.times_changed, input.times_missing, &input.found, &input.left_out));
-        Status { sandbox: self.sandbox(), input, ..status }
+        let processes = self.processes.as_deref().map(ProcessNaming::of);
+        Status { sandbox: self.sandbox(), input, processes, ..status }
     }
 
     /// The sandbox, with the current number of unrestricted threads.

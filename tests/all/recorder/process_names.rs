@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 
+use query::status::Source;
 use serde_json::Value;
 
 use super::running::{Recorder, eventually, have};
@@ -107,6 +108,98 @@ fn processes_of_local_sessions_are_named_after_privileges_are_dropped() {
     assert!(!packets.is_empty() && packets.len() < 20, "{}", packets.len());
     let nobody = recorder.ask(&["flows", "--process", "no-such-program"]);
     assert!(nobody.code == 1 && nobody.stderr.contains("none of"), "{nobody:?}");
+}
+
+/// How a recorder names processes, and why it does not do better.
+fn method(recorder: &Recorder) -> (Source, String) {
+    let naming = || recorder.status().processes.unwrap();
+    eventually("the method is known", || naming().method.is_some());
+    let naming = naming();
+    (naming.method.unwrap(), naming.reason.map(|reason| reason.untrusted().to_owned()).unwrap_or_default())
+}
+
+#[test]
+fn programs_of_milliseconds_are_named_after_privileges_are_dropped() {
+    let test = "processes of milliseconds";
+    if !available(test) || !have(test, &["bash", "ip"]) {
+        return;
+    }
+    let namespace = Namespace::new();
+    let up = Command::new("ip").args(["-n", &namespace.name, "link", "set", "lo", "up"]).status();
+    assert!(up.unwrap().success());
+    let recorder = Recorder::live(&namespace, &["-m", "16M", "--processes", "--user", "nobody"]);
+    if let (Source::SockDiag, reason) = method(&recorder) {
+        assert!(reason.len() > 20, "{reason}");
+        eprintln!("SKIPPED: {test}: {reason}");
+        return;
+    }
+    // Nobody listens: refused connections and datagrams that nobody reads have a process too.
+    let mut pids = Vec::new();
+    for port in 5000..5050 {
+        for (protocol, address) in [("tcp", "127.0.0.1"), ("udp", "::1")] {
+            let script = format!("echo x >/dev/{protocol}/{address}/{port}");
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &namespace.name, "bash", "-c", &script]).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            pids.push(child.id());
+            child.wait().unwrap();
+        }
+    }
+    let named = || flows(&recorder, &["portrange", "5000-5049"]);
+    eventually("all sessions are named", || {
+        let named = named();
+        named.len() == pids.len() && named.iter().all(|flow| flow["process"]["pid"].is_u64())
+    });
+    let mut found: Vec<_> = named()
+        .iter()
+        .map(|flow| {
+            let process = &flow["process"];
+            assert_eq!((&process["name"], &process["source"]), (&"bash".into(), &"ebpf".into()), "{flow}");
+            assert_eq!(process["end"], "originator");
+            u32::try_from(process["pid"].as_u64().unwrap()).unwrap()
+        })
+        .collect();
+    found.sort_unstable();
+    pids.sort_unstable();
+    assert_eq!(found, pids, "each process has its own session, and none another's");
+    if !have(test, &["tshark"]) {
+        return;
+    }
+    let capture = recorder.path("named.pcapng");
+    let reply = recorder.ask(&["get", "portrange", "5000-5049", "-w", capture.to_str().unwrap()]);
+    assert_eq!(reply.code, 0, "{reply:?}");
+    let arguments = ["-r", capture.to_str().unwrap(), "-Y", "frame.comment contains \"bash, pid \"", "-T", "fields"];
+    let output = Command::new("tshark").args(arguments).args(["-e", "frame.comment"]).output().unwrap();
+    let comments = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut told: Vec<u32> = comments
+        .lines()
+        .map(|line| line.split("pid ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap())
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, pids, "the first packet of each session names its process in Wireshark: {comments}");
+}
+
+#[test]
+fn a_recorder_without_the_right_to_trace_scans_and_says_so() {
+    let test = "processes without CAP_BPF";
+    if !available(test) || !have(test, &["setpriv", "bash", "ip"]) {
+        return;
+    }
+    let namespace = Namespace::new();
+    let dropped = "--bounding-set=-bpf,-perfmon,-sys_admin";
+    let recorder = Recorder::live_under(&namespace, &["setpriv", dropped], &["-m", "16M", "--processes"]);
+    let (method, reason) = method(&recorder);
+    assert!(method == Source::SockDiag && reason.contains("CAP_BPF"), "{method:?}: {reason}");
+    let page = recorder.ask(&["status"]).stdout;
+    assert!(page.contains("named by scans alone"), "{page}");
+    let _client = {
+        let up = Command::new("ip").args(["-n", &namespace.name, "link", "set", "lo", "up"]).status();
+        assert!(up.unwrap().success());
+        Program::start(&namespace, "exec 3<>/dev/udp/127.0.0.1/4001; echo x >&3; echo up; read -r line")
+    };
+    eventually("a session that lasts is named", || {
+        flows(&recorder, &["port", "4001"]).iter().any(|flow| flow["process"]["source"] == "sock_diag")
+    });
 }
 
 #[test]

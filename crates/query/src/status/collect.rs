@@ -84,6 +84,7 @@ impl Status {
             },
             input: None,
             sandbox: None,
+            processes: None,
             spool: history.disk.as_deref().map(super::spool::status),
             restart: restart(&history.restart),
         }

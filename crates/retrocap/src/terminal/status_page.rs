@@ -12,7 +12,9 @@ use base::counters::DropReason;
 use base::foreign::Foreign;
 use base::time::{self, Timestamp};
 use jiff::tz::TimeZone;
-use query::status::{CarriedCounts, OddityCounts, RankStatus, RestartStatus, SandboxStatus, Status};
+use query::status::{
+    CarriedCounts, OddityCounts, ProcessNaming, RankStatus, RestartStatus, SandboxStatus, Source, Status,
+};
 
 /// How to show the status. Together with the status it determines the output.
 #[derive(Clone, Debug)]
@@ -229,6 +231,9 @@ impl StatusPage<'_> {
         if let Some(sandbox) = &self.status.sandbox {
             self.fact("guarded", &guarded(sandbox));
         }
+        if let Some(processes) = &self.status.processes {
+            self.fact("processes", &named(processes));
+        }
         if let Some(restart) = &self.status.restart {
             self.fact("restarted", &self.restarted(restart));
         }
@@ -365,6 +370,25 @@ fn guarded(sandbox: &SandboxStatus) -> String {
         "uid {}, {rights} capability; system calls filtered by role, files by Landlock {}",
         sandbox.uid, sandbox.landlock.abi
     )
+}
+
+/// How processes are named, and how many sockets have no name.
+fn named(naming: &ProcessNaming) -> String {
+    let how = match (naming.method, &naming.reason) {
+        (Some(Source::Ebpf), _) => "named when they connect (eBPF)".to_owned(),
+        (Some(Source::SockDiag), Some(reason)) => {
+            format!("named by scans alone, which miss brief ones, because {}", reason.terminal())
+        }
+        (Some(Source::SockDiag), None) => "named by scans alone, which miss brief ones".to_owned(),
+        (None, _) => "not named yet".to_owned(),
+    };
+    let mut text = format!("{how}; {}", counted(naming.sockets, "socket"));
+    for (number, what) in [(naming.forgotten, "forgotten"), (naming.lost, "lost")] {
+        if number > 0 {
+            text.push_str(&format!(", {} {what}", count(number)));
+        }
+    }
+    text
 }
 
 /// A share in per cent, rounded down to a tenth, so that only 1.0 shows as 100 %.

@@ -20,6 +20,7 @@ use api::{Problem, describe};
 use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
+use query::attribution::PacketProcesses;
 use query::search::{Search, SearchLimits, SessionTotals};
 use query::{Packets, Request, SearchNotes, Summary, Tier, counted};
 use spool::read::ReadSummary;
@@ -104,6 +105,9 @@ impl Export {
         let (mut left_out, mut span) = (None, SentTimes::default());
         sink.seal(self.query.seal);
         let mut wanted = self.query.seal.then(PacketsToProve::default);
+        let has_comments = self.query.format == Format::Pcapng;
+        let table = self.service.processes.as_deref().filter(|_| has_comments);
+        let mut processes = table.map(PacketProcesses::new);
         while let Some(found) = packets.next() {
             let buffer = sink.buffer();
             if exported.0.is_empty() {
@@ -114,7 +118,11 @@ impl Export {
             if let Some(wanted) = &mut wanted {
                 wanted.add(&found.packet);
             }
-            if let Err(error) = exporter.packet(buffer, found.interface, &found.packet) {
+            let written = match processes.as_mut().and_then(|processes| processes.comment(&found.packet)) {
+                Some(comment) => exporter.packet_with_comment(buffer, found.interface, &found.packet, &comment),
+                None => exporter.packet(buffer, found.interface, &found.packet),
+            };
+            if let Err(error) = written {
                 left_out = Some(error);
                 break;
             }
@@ -141,6 +149,10 @@ impl Export {
         }
         let missing = self.missing(summary, &known, &drops, search.as_ref());
         let mut comments = self.comments(&note, &missing, &exported, exporter.cut());
+        if processes.is_some_and(|processes| processes.has_left_out()) {
+            let most = PacketProcesses::SESSIONS_MAX;
+            comments.push(format!("processes are named at the packets of the first {most} sessions only"));
+        }
         let dropped_within = drops.dropped_within(Timestamp::MIN, Timestamp::MAX);
         let (note, missing, cut) = (note.as_str(), missing.as_str(), exporter.cut());
         let outcome = Outcome { entry: &entry, peer, summary, span, dropped_within, cut, note, missing };

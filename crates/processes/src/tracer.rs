@@ -1,0 +1,424 @@
+//! Names the owner of a socket when it connects, binds or sends: programs in the kernel (eBPF) report it.
+//!
+//! `bpf/sockets.bpf.c` describes what runs in the kernel. This module loads it, reads its ring buffer, and turns the
+//! events into sockets and processes. A process is described by the kernel's side, so one that has ended can be named.
+//!
+//! It needs a kernel with BTF, a mounted cgroup2 hierarchy, and `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN` while it is
+//! loaded. After that, reading needs no privilege.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, SockOps};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use crate::container::Cgroup;
+use crate::process::{Certainty, Process, Source};
+use crate::report::SocketName;
+use crate::sockets::Protocol;
+
+/// The programs, compiled from `bpf/sockets.bpf.c`.
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!("../bpf/sockets.bpf.o");
+/// Maximum number of described processes. The kernel's side describes a process again when it has forgotten it.
+const PROCESSES_MAX: usize = 16_384;
+/// Maximum number of sockets that wait to be reported. Beyond that, events stay in the ring buffer, which counts those that
+/// find no room.
+const WAITING_MAX: usize = 65_536;
+/// Clock ticks of `/proc/PID/stat` are hundredths of a second (`USER_HZ`).
+const TICK_NS: u64 = 10_000_000;
+
+const PART_BYTES: usize = 96;
+const PATH_DEPTH: usize = 20;
+const CGROUP_DEPTH: usize = 8;
+const AF_INET: u8 = 2;
+const PROCESS: u32 = 1;
+const OPENED: u32 = 2;
+const CLOSED: u32 = 3;
+
+/// Why sockets cannot be traced in the kernel.
+#[derive(Debug)]
+pub enum TracerError {
+    /// No cgroup2 hierarchy is mounted.
+    NoCgroup2,
+    /// A file could not be opened.
+    Io(PathBuf, std::io::Error),
+    /// The kernel refuses the programs.
+    Load(EbpfError),
+    /// The kernel refuses to attach a program.
+    Attach(ProgramError),
+    /// The programs run, but report nothing.
+    Silent,
+}
+
+impl std::fmt::Display for TracerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoCgroup2 => {
+                write!(f, "no cgroup2 hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup/unified)")
+            }
+            Self::Io(path, error) => write!(f, "cannot open {}: {error}", path.display()),
+            Self::Load(error) => {
+                write!(f, "the kernel refuses the programs, which need CAP_BPF and CAP_PERFMON: {}", chain(error))
+            }
+            Self::Attach(error) => {
+                write!(f, "the kernel refuses to attach a program, which needs CAP_NET_ADMIN: {}", chain(error))
+            }
+            Self::Silent => write!(f, "the programs are loaded, but report no socket"),
+        }
+    }
+}
+
+impl std::error::Error for TracerError {}
+
+/// An error with its causes. The log of the verifier, which can have thousands of lines, is left out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let first = |error: &dyn std::error::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut text = first(error);
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {}", first(error));
+        source = error.source();
+    }
+    text
+}
+
+/// A change of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracedSocket {
+    /// The socket.
+    pub socket: SocketName,
+    /// The time since which its process had it, in nanoseconds since 1970.
+    pub since_ns: u64,
+    /// The time at which it was closed; `None` if it is open.
+    pub closed_ns: Option<u64>,
+    /// Whether it is in another network namespace, such as that of a container.
+    pub is_elsewhere: bool,
+    /// Its process.
+    pub process: Arc<Process>,
+}
+
+/// A program in execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ProcessKey {
+    start_ns: u64,
+    exec_id: u64,
+    pid: u32,
+    uid: u32,
+}
+
+/// The running programs, and what they have reported.
+pub struct Tracer {
+    /// The programs are detached when this is dropped.
+    _programs: Ebpf,
+    events: RingBuf<MapData>,
+    lost: Array<MapData, u64>,
+    proc: PathBuf,
+    processes: HashMap<ProcessKey, Arc<Process>>,
+    order: VecDeque<ProcessKey>,
+    /// The cookie of this network namespace.
+    namespace: u64,
+    /// Sockets whose process was never described.
+    unknown: u64,
+}
+
+impl std::fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracer")
+            .field("processes", &self.processes.len())
+            .field("unknown", &self.unknown)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tracer {
+    /// Loads and attaches the programs. `proc` is where proc(5) is mounted.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not permit it.
+    pub fn new(proc: &Path) -> Result<Self, TracerError> {
+        let cgroup = cgroup2(proc)?;
+        let root = File::open(&cgroup).map_err(|error| TracerError::Io(cgroup, error))?;
+        let mut programs = EbpfLoader::new().load(PROGRAMS).map_err(TracerError::Load)?;
+        let maps = |error| TracerError::Load(EbpfError::MapError(error));
+        let missing = || TracerError::Load(EbpfError::NoBTF);
+        let events = RingBuf::try_from(programs.take_map("events").ok_or_else(missing)?).map_err(maps)?;
+        let lost = Array::try_from(programs.take_map("lost").ok_or_else(missing)?).map_err(maps)?;
+        attach(&mut programs, &root).map_err(TracerError::Attach)?;
+        let mut tracer = Self {
+            _programs: programs,
+            events,
+            lost,
+            proc: proc.to_owned(),
+            processes: HashMap::new(),
+            order: VecDeque::new(),
+            namespace: 0,
+            unknown: 0,
+        };
+        tracer.find_namespace()?;
+        Ok(tracer)
+    }
+
+    /// Binds a socket of its own. Its event shows that the programs report, and the cookie of this network namespace.
+    fn find_namespace(&mut self) -> Result<(), TracerError> {
+        let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok();
+        let port = own.as_ref().and_then(|own| own.local_addr().ok()).map_or(0, |address| address.port());
+        let mut found = None;
+        while let Some(event) = self.events.next() {
+            if let Some(event) = SocketEvent::parse(&event)
+                && (event.process.pid, event.socket.local.port()) == (std::process::id(), port)
+            {
+                found = Some(event.namespace);
+            }
+        }
+        self.namespace = found.ok_or(TracerError::Silent)?;
+        Ok(())
+    }
+
+    /// Appends what was reported since the last call.
+    pub fn read(&mut self, sockets: &mut Vec<TracedSocket>) {
+        let offset_ns = realtime_offset_ns();
+        while sockets.len() < WAITING_MAX {
+            let Some(event) = self.events.next() else { break };
+            if let Some(process) = parse_process(&event) {
+                drop(event);
+                self.describe(process.0, process.1);
+                continue;
+            }
+            let Some(parsed) = SocketEvent::parse(&event) else { continue };
+            drop(event);
+            let Some(process) = self.process(&parsed.process) else {
+                self.unknown += 1;
+                continue;
+            };
+            sockets.push(TracedSocket {
+                socket: parsed.socket,
+                since_ns: parsed.since_ns.saturating_add(offset_ns),
+                closed_ns: parsed.is_closed.then(|| parsed.now_ns.saturating_add(offset_ns)),
+                is_elsewhere: parsed.namespace != self.namespace,
+                process,
+            });
+        }
+    }
+
+    /// Number of sockets that were not reported, because the ring buffer was full or their process unknown.
+    pub fn lost(&self) -> u64 {
+        self.lost.get(&0, 0).unwrap_or(0) + self.unknown
+    }
+
+    fn describe(&mut self, key: ProcessKey, mut process: Process) {
+        // Where the unified hierarchy names no container, another one may.
+        if process.container.is_none()
+            && process.unit.is_none()
+            && let Some(now) = Process::read(&self.proc, key.pid)
+            && now.start_ticks == process.start_ticks
+        {
+            (process.container, process.pod, process.unit) = (now.container, now.pod, now.unit);
+            process.path = process.path.or(now.path);
+        }
+        if self.processes.insert(key, Arc::new(process)).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > PROCESSES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.processes.remove(&oldest);
+        }
+    }
+
+    /// The process of an event. One whose description was lost is read from `/proc`, if it is still the same.
+    fn process(&mut self, key: &ProcessKey) -> Option<Arc<Process>> {
+        if let Some(process) = self.processes.get(key) {
+            return Some(Arc::clone(process));
+        }
+        let process = Process::read(&self.proc, key.pid)?;
+        let is_same = process.start_ticks == Some(key.start_ns / TICK_NS);
+        is_same.then(|| Arc::new(Process { source: Source::Ebpf, ..process }))
+    }
+}
+
+fn attach(programs: &mut Ebpf, cgroup: &File) -> Result<(), ProgramError> {
+    let mode = CgroupAttachMode::Single;
+    for (_, program) in programs.programs_mut() {
+        if let Ok(program) = <&mut CgroupSockAddr>::try_from(&mut *program) {
+            program.load()?;
+            program.attach(cgroup, mode)?;
+        } else if let Ok(program) = <&mut CgroupSock>::try_from(&mut *program) {
+            program.load()?;
+            program.attach(cgroup, mode)?;
+        } else if let Ok(program) = <&mut SockOps>::try_from(&mut *program) {
+            program.load()?;
+            program.attach(cgroup, mode)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the cgroup2 hierarchy is mounted.
+fn cgroup2(proc: &Path) -> Result<PathBuf, TracerError> {
+    let mounts = proc.join("self/mounts");
+    let text = std::fs::read_to_string(&mounts).map_err(|error| TracerError::Io(mounts, error))?;
+    let mut fields = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = fields.find(|fields| fields.get(2) == Some(&"cgroup2")).and_then(|fields| fields.get(1).copied());
+    mount.map(PathBuf::from).ok_or(TracerError::NoCgroup2)
+}
+
+/// A `struct socket_event`.
+struct SocketEvent {
+    socket: SocketName,
+    is_closed: bool,
+    since_ns: u64,
+    now_ns: u64,
+    namespace: u64,
+    process: ProcessKey,
+}
+
+impl SocketEvent {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Fields(bytes);
+        let kind = reader.u32()?;
+        if kind != OPENED && kind != CLOSED {
+            return None;
+        }
+        let [family, protocol] = reader.array()?;
+        let (local_port, remote_port) = (reader.u16()?, reader.u16()?);
+        reader.array::<6>()?;
+        let (since_ns, now_ns, namespace) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        let process = reader.process_key()?;
+        let mut end = |port| -> Option<SocketAddr> {
+            let bytes: [u8; 16] = reader.array()?;
+            let ip = match family {
+                AF_INET => IpAddr::from(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
+                _ => IpAddr::from(Ipv6Addr::from(bytes)).to_canonical(),
+            };
+            Some(SocketAddr::new(ip, port))
+        };
+        let (local, mut remote) = (end(local_port)?, end(remote_port)?);
+        // A mapped address is of IPv4 at both ends, or else the socket receives from anybody.
+        if remote_port == 0 {
+            let any = if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            remote.set_ip(any);
+        }
+        let protocol = match protocol {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            _ => return None,
+        };
+        let socket = SocketName { protocol, local, remote };
+        Some(Self { socket, is_closed: kind == CLOSED, since_ns, now_ns, namespace, process })
+    }
+}
+
+/// Reads a `struct process_event`.
+fn parse_process(bytes: &[u8]) -> Option<(ProcessKey, Process)> {
+    let mut reader = Fields(bytes);
+    if reader.u32()? != PROCESS {
+        return None;
+    }
+    let ppid = reader.u32()?;
+    let key = reader.process_key()?;
+    let name: [u8; 16] = reader.array()?;
+    let mut parts = |depth: usize| (0..depth).map(|_| reader.array::<PART_BYTES>()).collect::<Option<Vec<_>>>();
+    let (path, cgroup) = (parts(PATH_DEPTH)?, parts(CGROUP_DEPTH)?);
+    let cgroup = joined(&cgroup).map(|path| Cgroup::of_path(&path)).unwrap_or_default();
+    let process = Process {
+        pid: Some(key.pid),
+        name: Some(text(&name)),
+        path: joined(&path).filter(|path| path.len() > 1),
+        uid: key.uid,
+        ppid: Some(ppid),
+        start_ticks: Some(key.start_ns / TICK_NS),
+        container: cgroup.container,
+        pod: cgroup.pod,
+        unit: cgroup.unit,
+        source: Source::Ebpf,
+        certainty: Certainty::Socket,
+    };
+    Some((key, process.cut()))
+}
+
+/// A path from its parts, the last one first; `None` if it is cut, because half a path would name another program.
+fn joined(parts: &[[u8; PART_BYTES]]) -> Option<String> {
+    let is_cut =
+        |part: &[u8; PART_BYTES]| part[PART_BYTES - 2] != 0 && part[..PART_BYTES - 1].iter().all(|byte| *byte != 0);
+    if parts.iter().any(is_cut) || parts.last().is_some_and(|last| last[0] != 0) {
+        return None;
+    }
+    let names = parts.iter().rev().map(|part| text(part)).filter(|name| !name.is_empty());
+    Some(format!("/{}", names.collect::<Vec<_>>().join("/")))
+}
+
+/// The text before the first zero.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Reads the fields of a structure of the kernel's side.
+struct Fields<'b>(&'b [u8]);
+
+impl Fields<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    fn process_key(&mut self) -> Option<ProcessKey> {
+        Some(ProcessKey { start_ns: self.u64()?, exec_id: self.u64()?, pid: self.u32()?, uid: self.u32()? })
+    }
+}
+
+/// What the kernel's monotonic clock is behind the time since 1970.
+fn realtime_offset_ns() -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let ns = |clock| {
+        let time = clock_gettime(clock);
+        u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+    };
+    ns(ClockId::Realtime).saturating_sub(ns(ClockId::Monotonic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str) -> [u8; PART_BYTES] {
+        let mut part = [0; PART_BYTES];
+        let len = name.len().min(PART_BYTES - 1);
+        part[..len].copy_from_slice(&name.as_bytes()[..len]);
+        part
+    }
+
+    #[test]
+    fn a_path_is_joined_from_its_end_and_never_cut() {
+        let end = part("");
+        assert_eq!(joined(&[part("curl"), part("bin"), end, part("usr"), end]).as_deref(), Some("/usr/bin/curl"));
+        assert_eq!(joined(&[end, end]).as_deref(), Some("/"));
+        assert_eq!(joined(&[part("curl"), part("bin")]), None, "deeper than what was copied");
+        assert_eq!(joined(&[part(&"x".repeat(200)), end]), None, "a name longer than what was copied");
+        assert_eq!(joined(&[part(&"x".repeat(94)), end]), Some(format!("/{}", "x".repeat(94))));
+    }
+
+    #[test]
+    fn an_event_that_is_too_short_is_left_out() {
+        assert!(SocketEvent::parse(&[2, 0, 0, 0, 2]).is_none());
+        assert!(parse_process(&[1, 0, 0, 0]).is_none());
+    }
+}
