@@ -100,7 +100,7 @@ impl History {
 
     /// Bytes that these sums take at most.
     pub fn past_sums_bytes(&self) -> u64 {
-        PastSums::bytes_max(self.workers.iter().map(|worker| &*worker.sessions))
+        self.past_sums.bytes_max(self.workers.iter().map(|worker| &*worker.sessions))
     }
 
     /// Counters summed over all workers.

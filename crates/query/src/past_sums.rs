@@ -31,9 +31,23 @@ const SPANS_OF_CELL: u64 = 8;
 /// Groups whose blocks are read for one timeline at most. Beyond, cells that are too long are spread evenly.
 const GROUPS_READ_MAX: usize = 64;
 
+/// Bytes of the archives from which on sums are kept. A smaller archive is read in milliseconds, and a small recorder needs
+/// the memory for answers.
+const RINGS_BYTES_MIN: u64 = 8 << 20;
+
 /// The sums of all workers.
-#[derive(Debug, Default)]
-pub struct PastSums(Mutex<Vec<WorkerSums>>);
+#[derive(Debug)]
+pub struct PastSums {
+    workers: Mutex<Vec<WorkerSums>>,
+    /// Bytes of the archives from which on there are sums.
+    pub(super) rings_bytes_min: u64,
+}
+
+impl Default for PastSums {
+    fn default() -> Self {
+        Self { workers: Mutex::default(), rings_bytes_min: RINGS_BYTES_MIN }
+    }
+}
 
 #[derive(Debug, Default)]
 struct WorkerSums {
@@ -57,12 +71,23 @@ struct Group {
 
 impl PastSums {
     /// Bytes that the sums of these sessions take at most.
-    pub(super) fn bytes_max<'a>(workers: impl Iterator<Item = &'a SessionArray>) -> u64 {
-        workers.map(|sessions| groups_max(sessions) * GROUP_BYTES).sum()
+    pub(super) fn bytes_max<'a>(&self, workers: impl Iterator<Item = &'a SessionArray> + Clone) -> u64 {
+        if self.are_kept(workers.clone()) {
+            workers.map(|sessions| groups_max(sessions) * GROUP_BYTES).sum()
+        } else {
+            0
+        }
+    }
+
+    fn are_kept<'a>(&self, workers: impl Iterator<Item = &'a SessionArray>) -> bool {
+        workers.map(SessionArray::archive_ring_bytes).sum::<u64>() >= self.rings_bytes_min
     }
 
     /// Sums up what was archived since the last time.
-    pub(super) fn extend<'a>(&self, workers: impl Iterator<Item = &'a SessionArray>) {
+    pub(super) fn extend<'a>(&self, workers: impl Iterator<Item = &'a SessionArray> + Clone) {
+        if !self.are_kept(workers.clone()) {
+            return;
+        }
         for (at, sessions) in workers.enumerate() {
             while self.extend_some(at, sessions) {}
         }
@@ -70,7 +95,7 @@ impl PastSums {
 
     /// Sums up some groups. Returns whether there may be more.
     fn extend_some(&self, at: usize, sessions: &SessionArray) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() <= at {
             all.resize_with(at + 1, WorkerSums::default);
         }
@@ -111,7 +136,7 @@ impl PastSums {
         let oldest = sessions.oldest_archived();
         let mut summed = Vec::new();
         {
-            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             let groups = all.get(at).into_iter().flat_map(|sums| &sums.groups);
             let mut left = GROUPS_READ_MAX;
             for group in groups.filter(|group| group.first >= oldest && group.end <= until) {

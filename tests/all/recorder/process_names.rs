@@ -110,6 +110,9 @@ fn processes_of_local_sessions_are_named_after_privileges_are_dropped() {
     assert!(nobody.code == 1 && nobody.stderr.contains("none of"), "{nobody:?}");
 }
 
+/// Mounts a cgroup2 hierarchy and goes on: `ip netns exec` has a `/sys` of its own, and its mounts end with it.
+const CGROUP2: [&str; 4] = ["sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null; exec \"$@\"", "sh"];
+
 /// How a recorder names processes, and why it does not do better.
 fn method(recorder: &Recorder) -> (Source, String) {
     let naming = || recorder.status().processes.unwrap();
@@ -127,7 +130,7 @@ fn programs_of_milliseconds_are_named_after_privileges_are_dropped() {
     let namespace = Namespace::new();
     let up = Command::new("ip").args(["-n", &namespace.name, "link", "set", "lo", "up"]).status();
     assert!(up.unwrap().success());
-    let recorder = Recorder::live(&namespace, &["-m", "16M", "--processes", "--user", "nobody"]);
+    let recorder = Recorder::live_under(&namespace, &CGROUP2, &["-m", "16M", "--processes", "--user", "nobody"]);
     if let (Source::SockDiag, reason) = method(&recorder) {
         assert!(reason.len() > 20, "{reason}");
         eprintln!("SKIPPED: {test}: {reason}");
@@ -186,8 +189,8 @@ fn a_recorder_without_the_right_to_trace_scans_and_says_so() {
         return;
     }
     let namespace = Namespace::new();
-    let dropped = "--bounding-set=-bpf,-perfmon,-sys_admin";
-    let recorder = Recorder::live_under(&namespace, &["setpriv", dropped], &["-m", "16M", "--processes"]);
+    let before = [&CGROUP2[..], &["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"]].concat();
+    let recorder = Recorder::live_under(&namespace, &before, &["-m", "16M", "--processes"]);
     let (method, reason) = method(&recorder);
     assert!(method == Source::SockDiag && reason.contains("CAP_BPF"), "{method:?}: {reason}");
     let page = recorder.ask(&["status"]).stdout;

@@ -16,7 +16,8 @@ fn recorder(sessions: u64) -> (Pipeline, History) {
     let interfaces = Arc::new(Interfaces::default());
     interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
     let mut pipeline = Pipeline::new(Config::new(3 << 20, 2 << 20)).unwrap();
-    let history = History::new(vec![pipeline.worker()], interfaces);
+    let mut history = History::new(vec![pipeline.worker()], interfaces);
+    history.past_sums.rings_bytes_min = 0;
     store(&mut pipeline, 0..sessions);
     (pipeline, history)
 }
@@ -88,7 +89,7 @@ fn a_timeline_from_sums_is_that_of_the_sessions() {
                 |timeline: Timeline| (timeline.kept_bytes, timeline.first_packet, timeline.first_kb, timeline.whole);
             assert_eq!(kept(sums), kept(exact), "{spans}");
         }
-        assert!(!history.past_sums.0.lock().unwrap()[0].groups.is_empty());
+        assert!(!history.past_sums.workers.lock().unwrap()[0].groups.is_empty());
         store(&mut pipeline, 150_000 + more * 3000..153_000 + more * 3000);
     }
 }
@@ -113,7 +114,7 @@ fn the_sums_are_bounded_and_those_of_overwritten_sessions_go() {
     for number in 0..20u64 {
         store(&mut pipeline, 40_000 + number * 5000..45_000 + number * 5000);
         history.sum_up_past();
-        let sums = history.past_sums.0.lock().unwrap();
+        let sums = history.past_sums.workers.lock().unwrap();
         let (groups, oldest) = (&sums[0].groups, history.workers[0].sessions.oldest_archived());
         assert!(groups.iter().all(|group| group.first >= oldest && group.cells.len() <= 128));
         assert!(groups.len() as u64 * super::GROUP_BYTES <= history.past_sums_bytes());
