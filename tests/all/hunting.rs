@@ -452,7 +452,7 @@ fn a_spool_is_searched_without_a_recorder() {
     let request = b"GET /secret HTTP/1.1\r\nHost: a.example\r\n\r\n";
     let file = http(folder.path(), request, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 10);
     let spool = folder.path().join("spool");
-    let mut recorder = Replaying::start(&file, &["-m", "64MiB", "--spool", text(&spool)]);
+    let mut recorder = Replaying::start(&file, &["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M"]);
     // While it runs, each match of memory and disk is one line.
     let running = retrocap(&["hunt", "--socket", &recorder.socket(), "--text", "/secret", "--json"]);
     assert_eq!(lines(&running).len(), 1, "{}", said(&running));

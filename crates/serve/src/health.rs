@@ -41,7 +41,9 @@ pub(super) async fn sample_periodically(service: Arc<Service>) {
         service.health_history.kernel.sample(now, totals.kernel_dropped);
         service.health_history.interfaces_full.sample(now, interfaces_full(&totals));
         service.health_history.pins_full.sample(now, refused_by_pins(history));
-        sum_up_past(&service).await;
+        if history.past_sums_bytes() > 0 {
+            sum_up_past(&service).await;
+        }
         ticks_since_freed += 1;
         if ticks_since_freed >= TICKS_BETWEEN_FREEING && history.interfaces_run_short() {
             ticks_since_freed = 0;

@@ -139,8 +139,8 @@ fn programs_of_milliseconds_are_named_after_privileges_are_dropped() {
     // Nobody listens: refused connections and datagrams that nobody reads have a process too.
     let mut pids = Vec::new();
     for port in 5000..5050 {
-        for (protocol, address) in [("tcp", "127.0.0.1"), ("udp", "::1")] {
-            let script = format!("echo x >/dev/{protocol}/{address}/{port}");
+        for protocol in ["tcp", "udp"] {
+            let script = format!("echo x >/dev/{protocol}/127.0.0.1/{port}");
             let mut command = Command::new("ip");
             command.args(["netns", "exec", &namespace.name, "bash", "-c", &script]).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();

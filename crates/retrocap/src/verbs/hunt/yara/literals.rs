@@ -213,7 +213,7 @@ mod tests {
             ("$a and filesize < 1MB", &["alpha"]),
             ("$a or $c", &["alpha", r"\x05\x06\x07\x08"]),
             ("any of them", &["alpha", "beta", r"b\x00e\x00t\x00a\x00", r"\x05\x06\x07\x08", "user="]),
-            ("all of them", &["alpha"]),
+            ("all of them", &["user="]),
             ("2 of ($a, $d)", &["alpha", "user="]),
             ("#a > 2", &["alpha"]),
             ("for any of ($d) : ( $ in (0..100) )", &["user="]),
