@@ -50,8 +50,8 @@ type Described = (String, String, Vec<Value>, String, Value, Value);
 fn listed(flow: &Value) -> Described {
     let numbers = ["packets", "bytes"].map(|what| [flow[what]["originator"].clone(), flow[what]["responder"].clone()]);
     let ends = [&flow["originator"], &flow["responder"]].map(|end| format!("{} {}", end["ip"], end["port"]));
-    let name = ["dns_question", "server_name", "http_host"].into_iter().map(|name| &flow[name]);
-    let name = name.filter(|name| !name.is_null()).next().cloned().unwrap_or_default();
+    let mut name = ["dns_question", "server_name", "http_host"].into_iter().map(|name| &flow[name]);
+    let name = name.find(|name| !name.is_null()).cloned().unwrap_or_default();
     (
         flow["first"].as_str().unwrap()[..23].to_owned(),
         format!("{} {}", text_of(&flow["proto"]), ends.join(" ")),
