@@ -321,7 +321,7 @@ fn removed_rows_are_gone_and_the_others_are_unchanged() {
     assert_eq!(removal.rewritten, 3);
     log.shared.publish(log.shared.tree().list().unwrap());
     let after = log.rows();
-    assert_eq!(removal.rows as usize, before.len() - after.len());
+    assert_eq!(removal.rows, (before.len() - after.len()) as u64);
     let others: Vec<String> = before.iter().filter(|row| host(row) != 3).map(|row| format!("{row:?}")).collect();
     assert_eq!(after.iter().map(|row| format!("{row:?}")).collect::<Vec<_>>(), others);
     let removal = remove_rows(log.shared.tree(), now, &mut |_| true).unwrap();
