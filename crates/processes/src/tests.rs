@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::net::{AddressFamily, SocketType};
+
 use crate::process::{Certainty, Process, Source};
 use crate::report::{Report, SocketName};
 use crate::sockets::Protocol;
@@ -302,6 +304,55 @@ fn a_socket_that_sends_without_a_connection_is_named() {
     let client = client.unwrap();
     assert_eq!((client.pid, client.certainty), (Some(std::process::id()), Certainty::Port));
     assert_eq!(client.path.as_deref(), std::env::current_exe().unwrap().to_str());
+}
+
+/// Two programs that receive at one address (`SO_REUSEPORT`), as two responders of multicast DNS do.
+fn share_a_port(tracer: Option<Tracer>) {
+    let table = SocketTable::new(1 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap().with_tracer(tracer);
+    let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    look();
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+    rustix::net::sockopt::set_socket_reuseport(&socket, true).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+    let ours = UdpSocket::from(socket);
+    let port = ours.local_addr().unwrap().port();
+    look();
+    let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let server = |first_ns| table.of_session(Protocol::Udp, from, to, open_now(first_ns))[1].clone();
+    look();
+    assert_eq!(server(now_ns()).unwrap().pid, Some(std::process::id()), "alone");
+    let script = format!(
+        "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); \
+         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(('0.0.0.0', {port})); \
+         print('up', flush=True); sys.stdin.read()"
+    );
+    let mut other = Command::new("python3");
+    other.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut other) = other.spawn() else {
+        eprintln!("SKIPPED: python3 is not installed");
+        return;
+    };
+    let mut line = String::new();
+    BufReader::new(other.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    for _ in 0..5 {
+        look();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let named = server(now_ns());
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    assert_eq!(named, None, "either of two programs could receive it");
+}
+
+#[test]
+fn programs_that_share_a_port_are_not_named() {
+    let _alone = alone();
+    share_a_port(None);
+    if let Some(tracer) = tracer() {
+        share_a_port(Some(tracer));
+    }
 }
 
 /// The committed programs are what the source says.

@@ -28,6 +28,8 @@ const PROCESSES_MAX: usize = 16_384;
 /// Maximum number of sockets that wait to be reported. Beyond that, events stay in the ring buffer, which counts those that
 /// find no room.
 const WAITING_MAX: usize = 65_536;
+/// Maximum number of events that are read until the first own one.
+const EVENTS_AT_START_MAX: usize = 65_536;
 /// Clock ticks of `/proc/PID/stat` are hundredths of a second (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 
@@ -168,8 +170,12 @@ impl Tracer {
         let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok();
         let port = own.as_ref().and_then(|own| own.local_addr().ok()).map_or(0, |address| address.port());
         let mut found = None;
-        while let Some(event) = self.events.next() {
-            if let Some(event) = SocketEvent::parse(&event)
+        for _ in 0..EVENTS_AT_START_MAX {
+            let Some(event) = self.events.next() else { break };
+            if let Some((key, process)) = parse_process(&event) {
+                drop(event);
+                self.describe(key, process);
+            } else if let Some(event) = SocketEvent::parse(&event)
                 && (event.process.pid, event.socket.local.port()) == (std::process::id(), port)
             {
                 found = Some(event.namespace);
@@ -184,9 +190,9 @@ impl Tracer {
         let offset_ns = realtime_offset_ns();
         while sockets.len() < WAITING_MAX {
             let Some(event) = self.events.next() else { break };
-            if let Some(process) = parse_process(&event) {
+            if let Some((key, process)) = parse_process(&event) {
                 drop(event);
-                self.describe(process.0, process.1);
+                self.describe(key, process);
                 continue;
             }
             let Some(parsed) = SocketEvent::parse(&event) else { continue };
@@ -220,7 +226,11 @@ impl Tracer {
             (process.container, process.pod, process.unit) = (now.container, now.pod, now.unit);
             process.path = process.path.or(now.path);
         }
-        if self.processes.insert(key, Arc::new(process)).is_none() {
+        self.remember(key, Arc::new(process));
+    }
+
+    fn remember(&mut self, key: ProcessKey, process: Arc<Process>) {
+        if self.processes.insert(key, process).is_none() {
             self.order.push_back(key);
         }
         if self.order.len() > PROCESSES_MAX
@@ -237,7 +247,9 @@ impl Tracer {
         }
         let process = Process::read(&self.proc, key.pid)?;
         let is_same = process.start_ticks == Some(key.start_ns / TICK_NS);
-        is_same.then(|| Arc::new(Process { source: Source::Ebpf, ..process }))
+        let process = is_same.then(|| Arc::new(Process { source: Source::Ebpf, ..process }))?;
+        self.remember(*key, Arc::clone(&process));
+        Some(process)
     }
 }
 

@@ -34,15 +34,25 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval of reports of the host's addresses.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An existing socket.
-#[derive(Clone, Copy, Debug)]
+/// Maximum number of other sockets of one name that are examined.
+const OTHERS_MAX: usize = 64;
+
+/// An existing socket, or several that share a name (`SO_REUSEPORT`).
+#[derive(Clone, Debug, Default)]
 struct KnownSocket {
+    /// 0 for a socket that no scan has seen yet.
     inode: u32,
     tries: u8,
     reported: bool,
-    /// The process id that the tracer reported for a socket that receives from anybody. A service manager binds such
-    /// sockets for others, so a scan looks for the process that holds it.
-    traced: Option<u32>,
+    /// The process id that was reported.
+    pid: Option<u32>,
+    /// Whether the tracer reported a socket that receives from anybody. A service manager binds such sockets for others, so
+    /// a scan looks for the process that holds it.
+    is_held_by_others: bool,
+    /// Other sockets of this name that the same program has.
+    others: Vec<u32>,
+    /// Whether different programs have sockets of this name, so that none of them is named.
+    is_shared: bool,
     round: u64,
 }
 
@@ -149,7 +159,7 @@ impl<'p> Watcher<'p> {
         self.diagnostics.sockets(&mut self.sockets)?;
         self.last_ns = now_ns();
         self.round += 1;
-        let unreported = self.note_sockets();
+        let (unreported, sharing) = self.note_sockets();
         self.known.retain(|socket, known| {
             let is_there = known.round == self.round;
             if !is_there && known.reported {
@@ -157,8 +167,8 @@ impl<'p> Watcher<'p> {
             }
             is_there
         });
-        if !unreported.is_empty() {
-            self.name(&unreported, &mut reports);
+        if !(unreported.is_empty() && sharing.is_empty()) {
+            self.name(&unreported, &sharing, &mut reports);
         }
         if self.lost() != lost_before {
             reports.push(Report::Lost(self.lost()));
@@ -180,7 +190,20 @@ impl<'p> Watcher<'p> {
             if name.local.port() == 0 || (is_elsewhere && (name.local.ip().is_loopback() || name.remote.port() == 0)) {
                 continue;
             }
-            let pid = process.pid.filter(|_| name.remote.port() == 0);
+            let receives_from_anybody = name.remote.port() == 0;
+            if closed_ns.is_none()
+                && receives_from_anybody
+                && !is_elsewhere
+                && let Some(known) = self.known.get_mut(&name)
+                && known.reported
+            {
+                // Another socket may share the name. The next scan finds out who has which.
+                if !known.is_shared && known.pid != process.pid {
+                    reports.push(Report::Closed { time_ns: since_ns, socket: name });
+                    known.reported = false;
+                }
+                continue;
+            }
             // Connections are reported when they are opened. A connected UDP socket is reported when it is closed, because its
             // port is not known before.
             let is_reported = if is_elsewhere {
@@ -188,6 +211,7 @@ impl<'p> Watcher<'p> {
             } else {
                 self.known.get(&name).is_some_and(|known| known.reported)
             };
+            let pid = process.pid;
             if closed_ns.is_none() || !is_reported {
                 reports.push(Report::Open { time_ns: since_ns, socket: name, process: Box::new((*process).clone()) });
             }
@@ -197,29 +221,36 @@ impl<'p> Watcher<'p> {
             } else if is_elsewhere {
                 // No scan sees it. Its end is reported by the tracer.
             } else if self.known.len() < KNOWN_MAX {
-                let known = KnownSocket { inode: 0, tries: 0, reported: true, traced: pid, round: self.round + 1 };
+                let known = KnownSocket {
+                    reported: true,
+                    pid,
+                    is_held_by_others: receives_from_anybody,
+                    round: self.round + 1,
+                    ..KnownSocket::default()
+                };
                 self.known.insert(name, known);
             }
         }
         self.traced = traced;
     }
 
-    /// Stores the existing sockets, and returns those that were not reported yet.
-    fn note_sockets(&mut self) -> Vec<Socket> {
-        let mut unreported = Vec::new();
+    /// Stores the existing sockets. Returns those that were not reported yet, and those that share a name with another one
+    /// and were not examined yet.
+    fn note_sockets(&mut self) -> (Vec<Socket>, Vec<Socket>) {
+        let (mut unreported, mut sharing) = (Vec::new(), Vec::new());
         for socket in &self.sockets {
             // A socket that no process has open is being closed by the kernel, or was never connected.
             if socket.inode == 0 || (socket.local.port() == 0) {
                 continue;
             }
-            let name = SocketName { protocol: socket.protocol, local: socket.local, remote: socket.remote };
+            let name = name_of(socket);
             let is_full = self.known.len() >= KNOWN_MAX;
             match self.known.get_mut(&name) {
                 // The tracer does not know inodes.
                 Some(known) if known.reported && known.inode == 0 => {
                     known.inode = socket.inode;
                     known.round = self.round;
-                    if known.traced.is_some() {
+                    if known.is_held_by_others {
                         unreported.push(*socket);
                     }
                 }
@@ -229,44 +260,63 @@ impl<'p> Watcher<'p> {
                         unreported.push(*socket);
                     }
                 }
-                // Another socket of the same name: report the old one as closed, and this one in the next scan. Several
-                // sockets that share a name are never reported.
-                Some(known) if known.round != self.round => {}
-                Some(_) => self.lost += 1,
+                Some(_) => sharing.push(*socket),
                 None if is_full => self.lost += 1,
                 None => {
-                    let known =
-                        KnownSocket { inode: socket.inode, tries: 0, reported: false, traced: None, round: self.round };
+                    let known = KnownSocket { inode: socket.inode, round: self.round, ..KnownSocket::default() };
                     self.known.insert(name, known);
                     unreported.push(*socket);
                 }
             }
         }
-        unreported
+        // A socket that took the place of another one, which is not listed any more, is reported by the next scan.
+        sharing.retain(|socket| {
+            let known = self.known.get(&name_of(socket));
+            known.is_some_and(|known| {
+                known.round == self.round && !known.is_shared && !known.others.contains(&socket.inode)
+            })
+        });
+        (unreported, sharing)
     }
 
-    /// Finds the processes of sockets.
-    fn name(&mut self, sockets: &[Socket], reports: &mut Vec<Report>) {
-        let wanted: HashSet<u32> = sockets.iter().map(|socket| socket.inode).collect();
-        let holders = owners::find(self.proc, &wanted);
-        let mut read: HashMap<u32, Option<Process>> = HashMap::new();
-        for socket in sockets {
-            let name = SocketName { protocol: socket.protocol, local: socket.local, remote: socket.remote };
+    /// Finds the processes of sockets. Those that are `sharing` have the name of another one.
+    fn name(&mut self, sockets: &[Socket], sharing: &[Socket], reports: &mut Vec<Report>) {
+        let of_name = |socket: &Socket| self.known.get(&name_of(socket)).map(|known| known.inode);
+        let inodes = sockets.iter().chain(sharing).map(|socket| socket.inode);
+        let wanted: HashSet<u32> = inodes.chain(sharing.iter().filter_map(of_name)).collect();
+        let mut holders = Holders { proc: self.proc, pids: owners::find(self.proc, &wanted), read: HashMap::new() };
+        for socket in sharing {
+            let name = name_of(socket);
             let Some(known) = self.known.get_mut(&name) else { continue };
-            known.tries += 1;
-            let of_socket = holders.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
-            let processes = of_socket
-                .iter()
-                .filter_map(|pid| read.entry(*pid).or_insert_with(|| Process::read(self.proc, *pid)).clone());
-            let process = match one_program(processes.collect()) {
-                Some(process) if process.pid == known.traced => continue,
-                // Its process has ended, or shares it with children of the same program.
-                None if known.traced.is_some() && of_socket.is_empty() => continue,
+            let (mine, other) = (holders.program(known.inode), holders.program(socket.inode));
+            let path = |process: &Option<Process>| process.as_ref().and_then(|process| process.path.clone());
+            if path(&mine).is_some() && path(&mine) == path(&other) && known.others.len() < OTHERS_MAX {
+                known.others.push(socket.inode);
+                continue;
+            }
+            if known.reported {
+                reports.push(Report::Closed { time_ns: self.last_ns, socket: name });
+            }
+            (known.is_shared, known.reported) = (true, true);
+            self.lost += 1;
+        }
+        for socket in sockets {
+            let name = name_of(socket);
+            let Some(known) = self.known.get_mut(&name) else { continue };
+            if known.is_shared {
+                continue;
+            }
+            known.tries = known.tries.saturating_add(1);
+            let is_held = holders.pids.contains_key(&socket.inode);
+            let process = match holders.program(socket.inode) {
+                Some(process) if known.reported && process.pid == known.pid => continue,
+                // Its process has ended.
+                None if known.reported && !is_held => continue,
                 Some(process) => process,
-                None if known.tries < TRIES && of_socket.is_empty() => continue,
+                None if known.tries < TRIES && !is_held => continue,
                 None => Process::only_user(socket.uid),
             };
-            known.reported = true;
+            (known.reported, known.pid) = (true, process.pid);
             reports.push(Report::Open { time_ns: self.last_ns, socket: name, process: Box::new(process) });
         }
     }
@@ -282,6 +332,28 @@ impl<'p> Watcher<'p> {
             self.addresses.clone_from(&addresses);
             reports.push(Report::Addresses(addresses));
         }
+    }
+}
+
+fn name_of(socket: &Socket) -> SocketName {
+    SocketName { protocol: socket.protocol, local: socket.local, remote: socket.remote }
+}
+
+/// The processes that hold sockets, each read once.
+struct Holders<'p> {
+    proc: &'p Path,
+    pids: HashMap<u32, Vec<u32>>,
+    read: HashMap<u32, Option<Process>>,
+}
+
+impl Holders<'_> {
+    /// The owner of a socket; see [`one_program`].
+    fn program(&mut self, inode: u32) -> Option<Process> {
+        let pids = self.pids.get(&inode)?;
+        let (proc, read) = (self.proc, &mut self.read);
+        let processes =
+            pids.iter().filter_map(|pid| read.entry(*pid).or_insert_with(|| Process::read(proc, *pid)).clone());
+        one_program(processes.collect())
     }
 }
 
