@@ -408,7 +408,8 @@ impl Flows<'_> {
         // The rows of memory and those of the log share the memory of the listing.
         let bytes_max = self.options.rows_max.saturating_mul(usize::try_from(ROW_BYTES).unwrap_or(1)).min(BYTES_MAX);
         let (window, name, sort) = (self.window, self.options.name.as_ref(), self.options.sort);
-        let question = LogQuestion { request, window, name, sort, bytes_max };
+        let place = after.map(|after| [after.key.group, after.key.within, after.hash]);
+        let question = LogQuestion { request, window, name, sort, after: place, bytes_max };
         let (mut sessions, notes) = self.history.logged_sessions(&question, &mut self.matcher);
         if let Some(ids) = &self.options.ids {
             sessions.retain(|(identity, _)| ids.contains(identity));
@@ -418,15 +419,15 @@ impl Flows<'_> {
             logged.sessions().for_each(|logged| self.totals.add(&logged.session));
         }
         self.unlisted.undecided = self.matcher.undecided;
-        if let Some(after) = after {
-            logged.skip_to([after.key.group, after.key.within, after.hash]);
+        if let Some(place) = place {
+            logged.skip_to(place);
         }
         self.logged = Some(logged);
     }
 
     /// Whether sessions of the log are left.
     pub(super) fn has_logged(&self) -> bool {
-        self.logged.as_ref().is_some_and(|logged| logged.order().is_some())
+        self.logged.as_ref().is_some_and(|logged| logged.order().is_some() || logged.notes.dropped > 0)
     }
 
     /// The next session of the log, if it comes before the next one of memory. `held` sessions are not counted as listed

@@ -1,6 +1,6 @@
 //! The log of sessions on disk, as questions see it.
 //!
-//! A log has one row for each session and each hour in which the session had packets. The crate `session_log` implements
+//! A log has one row for each session and each hour in which the session had packets. The crate `sessionlog` implements
 //! [`SessionLog`]; this crate knows neither the format nor the files.
 
 use super::attribution::Attribution;
@@ -37,6 +37,8 @@ pub struct LogSummary {
     pub failed: u64,
     /// Rows that were read.
     pub rows: u64,
+    /// Rows that are not understood.
+    pub unread_rows: u64,
     /// Sessions that the log lacks, at least by its own counts: floods, and sessions that left memory too fast.
     pub missed: u64,
 }

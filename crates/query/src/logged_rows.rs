@@ -34,6 +34,10 @@ pub struct LogNotes {
     pub sessions: u64,
     /// Sessions that found no room in memory.
     pub left_out: u64,
+    /// Sessions that come later in the order than the page, so that they are not in the totals.
+    pub dropped: u64,
+    /// Sessions for which the log does not have what the expression needs.
+    pub undecided: u64,
     /// Whether memory knows so many sessions that some may come twice.
     pub may_repeat: bool,
 }
@@ -53,6 +57,8 @@ pub(super) struct LogQuestion<'q> {
     pub(super) window: (Timestamp, Timestamp),
     pub(super) name: Option<&'q NameFilter>,
     pub(super) sort: Sort,
+    /// Place after which the page begins.
+    pub(super) after: Option<[u64; 3]>,
     /// Bytes for the sessions.
     pub(super) bytes_max: usize,
 }
@@ -65,11 +71,18 @@ impl History {
         }
         match request.tier {
             Some(tier) => tier == Tier::Disk,
-            None => request.since.is_some_and(|since| self.sessions_since().is_none_or(|known| since < known)),
+            None => request.since.is_some_and(|since| !self.knows_sessions_since(since)),
         }
     }
 
-    /// The time from which memory knows every session that the recorder saw; `None` if it knows none.
+    /// Whether memory knows every session of the recorder since this time. Of sessions that were overwritten, only the log
+    /// knows the times.
+    pub fn knows_sessions_since(&self, since: Timestamp) -> bool {
+        let has_forgotten = self.workers.iter().any(|worker| worker.sessions.has_forgotten());
+        !has_forgotten && self.sessions_since().is_some_and(|known| known <= since)
+    }
+
+    /// The time of the oldest session that memory knows, or `None` if it knows none. It may have forgotten later ones.
     pub fn sessions_since(&self) -> Option<Timestamp> {
         let forgotten = self.workers.iter().filter(|worker| worker.sessions.has_forgotten());
         if let Some(since) = forgotten.filter_map(|worker| worker.sessions.earliest()).max() {
@@ -87,19 +100,23 @@ impl History {
         question: &LogQuestion<'_>,
         matcher: &mut SessionMatcher,
     ) -> (Vec<(u64, LoggedSession)>, LogNotes) {
-        let LogQuestion { request, window, name, sort, bytes_max } = *question;
+        let LogQuestion { request, window, name, sort, after, bytes_max } = *question;
         let Some(log) = self.log.as_deref().filter(|_| self.asks_log(request)) else { return Default::default() };
         let mut notes = LogNotes::default();
         let in_memory = self.identities(request, window, bytes_max / 2 / size_of::<u64>(), &mut notes);
         let room = (bytes_max / 2 / LOGGED_BYTES).max(LOGGED_MIN);
         let limit = request.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit <= room / 2);
+        // Later rows of a session change its last time, so that the order is known only at the end.
+        let limit = limit.filter(|_| sort != Sort::Last);
+        let undecided_before = matcher.undecided;
         let mut found = ByIdentity::default();
         notes.read = log.read(window, &mut |logged| {
             let Some(worker) = self.workers.first() else { return false };
             let identity = worker.sessions.identity(&logged.session);
             let is_wanted = request.interface.as_ref().is_none_or(|name| *name == logged.interface)
                 && !in_memory.contains(&identity)
-                && name.is_none_or(|name| name.matches(&logged.names))
+                // A later row may lack the names that an earlier one has.
+                && (found.contains_key(&identity) || name.is_none_or(|name| name.matches(&logged.names)))
                 && matcher.matches_logged(&logged.session);
             if !is_wanted {
                 return true;
@@ -107,7 +124,11 @@ impl History {
             if found.len() >= room
                 && let Some(limit) = limit
             {
-                keep_first(&mut found, limit, sort);
+                // Those before the page are not listed, and would take the places of those of the page.
+                if let Some(after) = after {
+                    found.retain(|identity, logged| order(sort, *identity, logged) > after);
+                }
+                notes.dropped += keep_first(&mut found, limit, sort);
             }
             let has_room = found.len() < room;
             match found.entry(identity) {
@@ -121,6 +142,7 @@ impl History {
             }
             true
         });
+        notes.undecided = matcher.undecided - undecided_before;
         (found.into_iter().collect(), notes)
     }
 
@@ -165,6 +187,7 @@ impl History {
             true
         });
         unlisted.undecided += matcher.undecided;
+        notes.undecided = matcher.undecided;
         Ok(Some(notes))
     }
 
@@ -212,30 +235,29 @@ fn join(earlier: &mut LoggedSession, later: LoggedSession) {
     }
 }
 
-/// Keeps the first sessions in the order of a listing.
-fn keep_first(found: &mut ByIdentity, limit: usize, sort: Sort) {
-    let order = |identity: u64, logged: &LoggedSession| {
-        let key = sort.key(&logged.session);
-        [key.group, key.within, identity]
-    };
-    let mut orders: Vec<[u64; 3]> = found.iter().map(|(identity, logged)| order(*identity, logged)).collect();
+/// The place of a session in a listing.
+fn order(sort: Sort, identity: u64, logged: &LoggedSession) -> [u64; 3] {
+    let key = sort.key(&logged.session);
+    [key.group, key.within, identity]
+}
+
+/// Keeps the first sessions in the order of a listing. Returns how many it dropped.
+fn keep_first(found: &mut ByIdentity, limit: usize, sort: Sort) -> u64 {
+    let before = found.len();
+    let mut orders: Vec<[u64; 3]> = found.iter().map(|(identity, logged)| order(sort, *identity, logged)).collect();
     if let Some(at) = limit.checked_sub(1).filter(|at| *at < orders.len()) {
         let (_, last, _) = orders.select_nth_unstable(at);
         let last = *last;
-        found.retain(|identity, logged| order(*identity, logged) <= last);
+        found.retain(|identity, logged| order(sort, *identity, logged) <= last);
     }
+    (before - found.len()) as u64
 }
 
 impl LoggedRows {
     /// Sorts the sessions for a listing.
     pub(super) fn new(sessions: Vec<(u64, LoggedSession)>, notes: LogNotes, sort: Sort) -> Self {
-        let mut rows: Vec<([u64; 3], LoggedSession)> = sessions
-            .into_iter()
-            .map(|(identity, logged)| {
-                let key = sort.key(&logged.session);
-                ([key.group, key.within, identity], logged)
-            })
-            .collect();
+        let mut rows: Vec<([u64; 3], LoggedSession)> =
+            sessions.into_iter().map(|(identity, logged)| (order(sort, identity, &logged), logged)).collect();
         rows.sort_unstable_by_key(|(order, _)| std::cmp::Reverse(*order));
         Self { rows, notes }
     }

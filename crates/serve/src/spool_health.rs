@@ -47,7 +47,7 @@ pub(super) fn of_log(history: &History, request: &Request, in_memory: String, no
         Some(notes) => parts.extend(read_of_log(notes, log.span())),
         None => {
             let older = log.span().filter(|(oldest, _)| request.until.is_none_or(|until| until >= *oldest));
-            let is_older = |oldest: Timestamp| history.sessions_since().is_none_or(|known| oldest < known);
+            let is_older = |oldest: Timestamp| !history.knows_sessions_since(oldest);
             if let Some((oldest, _)) = older.filter(|(oldest, _)| request.tier.is_none() && is_older(*oldest)) {
                 parts.push(format!("older sessions are in the log on disk, from {oldest} on: ask with --since"));
             }
@@ -77,8 +77,25 @@ fn read_of_log(notes: &LogNotes, span: Option<(Timestamp, Timestamp)>) -> Vec<St
             "{} from the log on disk ({oldest} to {newest})",
             counted(notes.sessions, "session is", "sessions are")
         )),
-        Some((oldest, newest)) => parts.push(format!("none is in the log on disk ({oldest} to {newest})")),
+        Some((oldest, newest)) if notes.undecided + notes.read.failed + notes.read.unread_rows == 0 => {
+            parts.push(format!("none is in the log on disk ({oldest} to {newest})"));
+        }
+        Some((oldest, newest)) => {
+            parts.push(format!("none was found in what could be read of the log on disk ({oldest} to {newest})"));
+        }
         None => parts.push("the log on disk is empty: it gets its first file at the end of the hour".to_owned()),
+    }
+    if notes.undecided > 0 {
+        parts.push(format!(
+            "{} of the log cannot be decided: the expression needs packets, which the log does not have",
+            counted(notes.undecided, "row", "rows")
+        ));
+    }
+    if notes.dropped > 0 {
+        parts.push(format!(
+            "the totals leave out {} of the log, which come later in this order",
+            counted(notes.dropped, "session", "sessions")
+        ));
     }
     if notes.left_out > 0 {
         parts.push(format!(
@@ -91,6 +108,13 @@ fn read_of_log(notes: &LogNotes, span: Option<(Timestamp, Timestamp)>) -> Vec<St
         parts.push(format!(
             "incomplete: {} of the log cannot be read: `retrocap spool check` says why",
             counted(notes.read.failed, "file", "files")
+        ));
+    }
+    if notes.read.unread_rows > 0 {
+        parts.push(format!(
+            "incomplete: {} of the log {} not understood, of a newer version perhaps",
+            counted(notes.read.unread_rows, "row", "rows"),
+            if notes.read.unread_rows == 1 { "is" } else { "are" }
         ));
     }
     if notes.read.missed > 0 {

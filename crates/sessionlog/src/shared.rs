@@ -50,7 +50,8 @@ impl SessionLog for SharedLog {
         let whole = |time: Timestamp| i64::try_from(time.0 / MILLI_NS).unwrap_or(i64::MAX);
         let window_ms = (whole(window.0), whole(window.1).saturating_add(1));
         // The row of a session lies in the hour in which the session had packets. Later rows have its totals.
-        let hours = hour(window.0)..=hour(window.1).saturating_add(1);
+        // One whose last packet came while the hour was being closed is in the hour before.
+        let hours = hour(window.0).saturating_sub(1)..=hour(window.1).saturating_add(1);
         for file in self.files().into_iter().filter(|file| hours.contains(&file.hour)) {
             let opened = self.tree.read(&file).map_err(Into::into).and_then(Decoder::open);
             let read = opened.and_then(|decoder| {
@@ -58,9 +59,13 @@ impl SessionLog for SharedLog {
                 decoder.read(window_ms, &mut |parts| {
                     summary.rows += 1;
                     let overlaps = parts.times().is_some_and(|(first, last)| first <= window.1 && last >= window.0);
-                    match parts.session(&interface).filter(|_| overlaps) {
-                        Some(session) => each(session),
-                        None => true,
+                    match parts.session(&interface) {
+                        Some(session) if overlaps => each(session),
+                        Some(_) => true,
+                        None => {
+                            summary.unread_rows += 1;
+                            true
+                        }
                     }
                 })
             });
