@@ -346,14 +346,8 @@ fn the_api_searches_contents_and_gives_one_object_at_a_time() {
     }
 }
 
-#[test]
-fn objects_are_decoded_in_a_confined_process() {
-    use std::process::Stdio;
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
-    command.args(["decode-objects", "--output", text(&out)]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+/// Waits until a process is confined.
+pub(crate) fn assert_confined(child: &std::process::Child) {
     let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let field = |name: &str| {
         let status = status();
@@ -366,6 +360,17 @@ fn objects_are_decoded_in_a_confined_process() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
+}
+
+#[test]
+fn objects_are_decoded_in_a_confined_process() {
+    use std::process::Stdio;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
+    command.args(["decode-objects", "--output", text(&out)]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert_confined(&child);
     drop(child.stdin.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));

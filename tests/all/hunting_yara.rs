@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::hunting::{Replaying, http, lines, retrocap, said, text};
+use crate::hunting::{Replaying, assert_confined, http, lines, retrocap, said, text};
 use crate::machine;
 
 /// Compresses with gzip.
@@ -94,7 +94,8 @@ fn a_yara_rule_matches_once_where_windows_meet_and_in_a_recorder() {
         folder.path(),
         "rules.yar",
         "rule one { strings: $a = \"needle-one\" condition: $a }\nrule two { strings: $a = \"needle-two\" condition: $a }\n\
-         rule three { strings: $a = \"needle-three\" condition: $a }\nrule fourth { strings: $a = \"needle-four\" condition: $a }",
+         rule three { strings: $a = \"needle-three\" condition: $a }\nrule fourth { strings: $a = \"needle-four\" condition: $a }\n\
+         rule both { strings: $a = \"needle-two\" $b = \"needle-one\" condition: all of them }",
     );
     let recorder = Replaying::start(&file, &["-m", "32MiB"]);
     for input in [["-r", text(&file)], ["--socket", &recorder.socket()]] {
@@ -104,8 +105,13 @@ fn a_yara_rule_matches_once_where_windows_meet_and_in_a_recorder() {
             .map(|one| (one["stream_offset"].as_u64().unwrap(), one["rule"].as_str().unwrap().to_owned()))
             .collect();
         places.sort();
-        let expected =
-            [((1 << 20) - 1000, "two".to_owned()), ((1 << 20) - 3, "one".to_owned()), (2_500_000, "three".to_owned())];
+        // The first window ends within a string of `both`; the first string of the second window lies in the part of both.
+        let expected = [
+            ((1 << 20) - 1000, "both".to_owned()),
+            ((1 << 20) - 1000, "two".to_owned()),
+            ((1 << 20) - 3, "one".to_owned()),
+            (2_500_000, "three".to_owned()),
+        ];
         assert_eq!(places, expected, "{input:?}: {}", said(&output));
     }
 }
@@ -139,18 +145,7 @@ fn contents_are_searched_in_a_confined_process() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
     command.arg("search-objects").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let field = |name: &str| {
-        let status = status();
-        status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()).unwrap()
-    };
-    for _ in 0..1000 {
-        if field("Seccomp:") == "2" {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
+    assert_confined(&child);
     drop(child.stdin.take());
     assert!(!child.wait().unwrap().success(), "there was no question");
 }

@@ -290,11 +290,7 @@ impl Http2 {
             event = event.word("login").text("user", user).text("password", password).number("plaintext", 1);
         }
         out.emit(event);
-        if self.exchanges.len() >= STREAMS_MAX
-            && let Some((_, oldest)) = self.exchanges.pop_first()
-        {
-            oldest.bodies.into_iter().flatten().for_each(|(object, _)| out.finish(object, None));
-        }
+        self.make_room(stream, out);
         let name = file_name(path);
         let exchange = Exchange { url: url.clone(), name: name.clone(), bodies: [None; 2] };
         if let Some(before) = self.exchanges.insert(stream, exchange) {
@@ -302,6 +298,16 @@ impl Http2 {
         }
         // What a server promises to push has no body of a request.
         (input.sender == Sender::Originator).then(|| fields.object(declared, name, url))
+    }
+
+    /// Makes room for an exchange: the oldest ends.
+    fn make_room(&mut self, stream: u32, out: &mut ParserOutput<'_>) {
+        if self.exchanges.len() >= STREAMS_MAX
+            && !self.exchanges.contains_key(&stream)
+            && let Some((_, oldest)) = self.exchanges.pop_first()
+        {
+            oldest.bodies.into_iter().flatten().for_each(|(object, _)| out.finish(object, None));
+        }
     }
 
     fn response(
@@ -314,6 +320,7 @@ impl Http2 {
         out: &mut ParserOutput<'_>,
     ) -> Option<ObjectHead> {
         // After an upgrade, the request of the first stream was one of HTTP/1.
+        self.make_room(stream, out);
         let exchange = self.exchanges.entry(stream).or_default();
         let declared = fields.get("content-type");
         let event = Event::new("http.response", input.sender, input.offset, len)

@@ -118,7 +118,7 @@ fn read(
             Answer::End(summary) => {
                 let failed = match &mut scan {
                     Some(scan) => {
-                        scan.finish(&mut |object: &ObjectAnswer, one| told(object, one))?;
+                        scan.finish(&mut |object: &ObjectAnswer, one, _| told(object, one))?;
                         scan.failed
                     }
                     None => 0,
@@ -148,7 +148,7 @@ fn read(
             );
         }
         if let Some(scan) = &mut scan {
-            scan.add(&content, object, &mut |object: &ObjectAnswer, one| told(object, one))?;
+            scan.add(&content, object, &mut |object: &ObjectAnswer, one, _| told(object, one))?;
         }
     }
     Err(anyhow!("the process that searches objects said nothing at its end"))

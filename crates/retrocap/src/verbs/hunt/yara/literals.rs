@@ -70,7 +70,7 @@ impl<'a> Strings<'a> {
                 let (Expr::PatternCount(count), Expr::LiteralInteger(least)) = (&pair.lhs, &pair.rhs) else {
                     return None;
                 };
-                let least = least.value + i64::from(matches!(condition, Expr::Gt(_)));
+                let least = least.value.saturating_add(i64::from(matches!(condition, Expr::Gt(_))));
                 (least >= 1)
                     .then(|| self.any(|pattern| pattern.identifier().name[1..] == count.identifier.name[1..]))
                     .flatten()
@@ -85,7 +85,7 @@ impl<'a> Strings<'a> {
                 }
                 OfItems::BoolExprTuple(_) => None,
             },
-            Expr::ForOf(of) => self.of_set(&of.quantifier, &of.pattern_set),
+            Expr::ForOf(of) if asks_for_match(&of.body, depth) => self.of_set(&of.quantifier, &of.pattern_set),
             _ => None,
         }
     }
@@ -111,7 +111,53 @@ impl<'a> Strings<'a> {
     }
 }
 
-/// Whether a quantifier asks for a match, and its body cannot hold without one.
+/// Whether the body of `for … of` cannot hold without a match of its string. `# < 5` and `not $` can.
+fn asks_for_match(body: &Expr<'_>, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match body {
+        Expr::PatternMatch(one) => one.identifier.name == "$",
+        Expr::Gt(pair) | Expr::Ge(pair) => {
+            let least = i64::from(matches!(body, Expr::Ge(_)));
+            matches!((&pair.lhs, &pair.rhs), (Expr::PatternCount(count), Expr::LiteralInteger(number))
+                if count.identifier.name == "#" && number.value >= least)
+        }
+        Expr::And(all) => all.operands().any(|one| asks_for_match(one, depth)),
+        Expr::Or(all) => all.operands().all(|one| asks_for_match(one, depth)),
+        _ => false,
+    }
+}
+
+/// Whether YARA and Rust read a regular expression alike. They differ in escapes of letters, in classes within classes, and
+/// in repetitions without a lower bound. What is not known to be alike is not.
+fn is_read_alike(source: &str) -> bool {
+    let (mut bytes, mut in_class) = (source.bytes().peekable(), false);
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => match bytes.next() {
+                Some(b'b' | b'B') if bytes.peek() == Some(&b'{') => return false,
+                Some(b'<' | b'>') | None => return false,
+                Some(next) if next.is_ascii_punctuation() || b"ntrfaxdDsSwWbB".contains(&next) => {}
+                Some(_) => return false,
+            },
+            b'[' if in_class => return false,
+            b'[' => {
+                in_class = true;
+                bytes.next_if_eq(&b'^');
+                if bytes.peek() == Some(&b']') {
+                    return false;
+                }
+            }
+            b']' => in_class = false,
+            b'&' | b'-' | b'~' if in_class && bytes.peek() == Some(&byte) => return false,
+            b'{' if bytes.peek() == Some(&b',') => return false,
+            _ if !byte.is_ascii() => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Whether a quantifier asks for a match.
 fn is_one_or_more(quantifier: &Quantifier<'_>) -> bool {
     match quantifier {
         Quantifier::None { .. } => false,
@@ -158,8 +204,7 @@ fn literals(pattern: &Pattern<'_>) -> Option<Vec<Vec<u8>>> {
         Pattern::Hex(hex) => vec![longest_run(hex.sub_patterns.iter())],
         Pattern::Regexp(expression) => {
             let source = expression.regexp.src;
-            // Both are written alike, but for repetitions without a lower bound.
-            if how.wide().is_some() || source.contains("{,") {
+            if how.wide().is_some() || !is_read_alike(source) {
                 return None;
             }
             let case = if expression.regexp.case_insensitive || how.nocase().is_some() { "i" } else { "" };
@@ -206,6 +251,16 @@ mod tests {
     }
 
     #[test]
+    fn expressions_that_rust_reads_in_another_way_have_no_literal() {
+        for expression in
+            [r"\<html\>\<body\>", r"foo\vbar", r"foo\zbar", "foo[[ab]]bar", "foo[a&&b]bar", "foo{,3}bar", "fooäbar"]
+        {
+            assert_eq!(of(&format!("$a = /{expression}/"), "$a"), None, "{expression}");
+        }
+        assert_eq!(of(r"$a = /foo\.bar[^x-z]+\d/", "$a"), Some(vec!["foo.bar".to_owned()]));
+    }
+
+    #[test]
     fn a_condition_names_the_strings_without_which_it_does_not_hold() {
         let strings = r#"$a = "alpha" $b = "beta" wide ascii $c = { 01 02 03 ?? 05 06 07 08 } $d = /user=\w+/"#;
         for (condition, literals) in [
@@ -224,6 +279,9 @@ mod tests {
         }
         for condition in [
             "not $a",
+            "for all of them : ( # < 5 )",
+            "for any of them : ( not $ )",
+            "for all of ($b) : ( filesize > 3 )",
             "filesize < 100",
             "$a or filesize < 100",
             "none of them",

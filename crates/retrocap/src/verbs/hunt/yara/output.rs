@@ -16,6 +16,8 @@ pub(super) struct RuleMatch {
     pub(super) rule: String,
     /// Offset, length and name of each string.
     pub(super) strings: Vec<(u64, u64, String)>,
+    /// The end of the string that ends last, those that are not kept included.
+    pub(super) end: u64,
 }
 
 /// The matches by the number of the file.
@@ -24,8 +26,11 @@ pub(super) fn read(input: impl BufRead) -> BTreeMap<usize, Vec<RuleMatch>> {
     lines(input, |line| {
         if let Some(string) = string(line) {
             let rule = current.and_then(|file| files.get_mut(&file)).and_then(|rules| rules.last_mut());
-            if let Some(rule) = rule.filter(|rule| rule.strings.len() < STRINGS_MAX) {
-                rule.strings.push(string);
+            if let Some(rule) = rule {
+                rule.end = rule.end.max(string.0.saturating_add(string.1));
+                if rule.strings.len() < STRINGS_MAX {
+                    rule.strings.push(string);
+                }
             }
             return;
         }
@@ -35,7 +40,9 @@ pub(super) fn read(input: impl BufRead) -> BTreeMap<usize, Vec<RuleMatch>> {
         if count < MATCHES_MAX {
             count += 1;
             current = Some(file);
-            files.entry(file).or_default().push(RuleMatch { rule: rule.to_owned(), strings: Vec::new() });
+            files.entry(file).or_default().push(RuleMatch { rule: rule.to_owned(), strings: Vec::new(), end: 0 });
+        } else {
+            current = None;
         }
     });
     files
@@ -74,7 +81,7 @@ mod tests {
         let files = read(text.as_bytes());
         assert_eq!(files.keys().copied().collect::<Vec<_>>(), [3, 12]);
         let strings = vec![(16, 5, "$a".to_owned()), (32, 2, "$b".to_owned())];
-        assert_eq!(files[&3][0], RuleMatch { rule: "one".to_owned(), strings });
+        assert_eq!(files[&3][0], RuleMatch { rule: "one".to_owned(), strings, end: 34 });
         assert_eq!((files[&3][1].rule.as_str(), files[&12].len()), ("two", 1));
     }
 }

@@ -1,11 +1,14 @@
 //! Runs `yara` over many contents at a time, because it takes a while to start.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 
@@ -21,8 +24,10 @@ use streams::PacketRef;
 const BATCH_BYTES: usize = 32 << 20;
 /// Contents that are searched at once.
 const BATCH_ITEMS: usize = 8192;
-/// Seconds that one content may take.
-const TIMEOUT_S: &str = "60";
+/// Time that a run of the program may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// A run that took nearly as long may have reached its end.
+const TIMEOUT_MARGIN: Duration = Duration::from_secs(2);
 /// Variables that public rules use, and that have no value here.
 const VARIABLES: [&str; 5] = ["filename=", "filepath=", "extension=", "filetype=", "owner="];
 /// Files of rules at most.
@@ -127,7 +132,7 @@ impl<T> Scan<T> {
         &mut self,
         content: &[u8],
         item: T,
-        found: &mut dyn FnMut(&T, Match),
+        found: &mut dyn FnMut(&T, Match, u64),
     ) -> anyhow::Result<()> {
         std::fs::write(self.folder.path().join(self.items.len().to_string()), content)
             .with_context(|| format!("no room for contents in {}", self.folder.path().display()))?;
@@ -137,22 +142,21 @@ impl<T> Scan<T> {
     }
 
     /// Searches what has been collected.
-    pub(in super::super) fn finish(&mut self, found: &mut dyn FnMut(&T, Match)) -> anyhow::Result<()> {
+    pub(in super::super) fn finish(&mut self, found: &mut dyn FnMut(&T, Match, u64)) -> anyhow::Result<()> {
         if self.items.is_empty() {
             return Ok(());
         }
         let folder = self.folder.path();
-        let list: String = (0..self.items.len()).map(|number| format!("{number}\n")).collect();
-        std::fs::write(folder.join("list"), list)?;
         let compiled = folder.join("rules");
         if !compiled.exists() {
             std::fs::copy(self.rules.compiled(), &compiled).context("no room for the compiled rules")?;
         }
-        let matches = self.run()?;
+        let matches = self.search(0..self.items.len())?;
         for (number, rules) in matches {
             let Some(item) = self.items.get(number) else { continue };
             for rule in rules {
-                found(item, matched(&self.folder.path().join(number.to_string()), rule));
+                let end = rule.end;
+                found(item, matched(&self.folder.path().join(number.to_string()), rule), end);
             }
         }
         for number in 0..self.items.len() {
@@ -163,12 +167,37 @@ impl<T> Scan<T> {
         Ok(())
     }
 
-    fn run(&mut self) -> anyhow::Result<std::collections::BTreeMap<usize, Vec<RuleMatch>>> {
+    /// Searches some contents. The time that the program has is for all of them, and when it ends, the program says nothing
+    /// of those that it did not reach. They are then searched again in halves, so that one slow content hides no other.
+    fn search(&mut self, numbers: Range<usize>) -> anyhow::Result<BTreeMap<usize, Vec<RuleMatch>>> {
+        let list: String = numbers.clone().map(|number| format!("{number}\n")).collect();
+        std::fs::write(self.folder.path().join("list"), list)?;
+        let begun = Instant::now();
+        let (matches, of_contents, has_ended_well) = self.run()?;
+        if has_ended_well && begun.elapsed() + TIMEOUT_MARGIN < TIMEOUT {
+            self.failed += of_contents;
+            return Ok(matches);
+        }
+        if numbers.len() == 1 {
+            self.failed += 1;
+            return Ok(matches);
+        }
+        let middle = numbers.start + numbers.len() / 2;
+        let mut all = self.search(numbers.start..middle)?;
+        all.extend(self.search(middle..numbers.end)?);
+        Ok(all)
+    }
+
+    /// Runs the program over the list. Returns what matched, how many contents it says that it could not search, and whether
+    /// it ended as it should.
+    fn run(&mut self) -> anyhow::Result<(BTreeMap<usize, Vec<RuleMatch>>, u64, bool)> {
         let errors = File::create_new(self.folder.path().join("errors"))?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("scan-confined").arg(self.folder.path());
         command.args((!self.rules.said.swap(true, Ordering::Relaxed)).then_some("--say-missing"));
-        command.args(["--", "-C", "-w", "-s", "-L", "-N", "-p", "1", "-a", TIMEOUT_S, "--scan-list", "rules", "list"]);
+        command.args(["--", "-C", "-w", "-s", "-L", "-N", "-p", "1", "-a"]);
+        command.arg(TIMEOUT.as_secs().to_string());
+        command.args(["--scan-list", "rules", "list"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().context("cannot start yara")?;
         let matches = child.stdout.take().map(|stdout| output::read(BufReader::new(stdout))).unwrap_or_default();
@@ -179,11 +208,10 @@ impl<T> Scan<T> {
         std::fs::remove_file(&path)?;
         let of_contents =
             String::from_utf8_lossy(&said).lines().filter(|line| line.starts_with("error scanning")).count();
-        self.failed += of_contents as u64;
         if !status.success() && of_contents == 0 {
             return Err(anyhow!("yara failed ({status}): {}", last_lines(&said)));
         }
-        Ok(matches)
+        Ok((matches, of_contents as u64, status.success()))
     }
 }
 

@@ -11,6 +11,8 @@ use streams::{Event, PacketRef, Run, Sender, Session, Sink};
 const WINDOW_BYTES: usize = 1 << 20;
 /// Bytes that a window shares with the one before it.
 const OVERLAP_BYTES: usize = 64 << 10;
+/// Bytes that the place of a run counts for.
+const PLACE_BYTES: usize = size_of::<(u64, PacketRef)>();
 /// Bytes in the windows of all sessions.
 const HELD_BYTES_MAX: usize = 24 << 20;
 
@@ -24,6 +26,8 @@ struct Window {
     gap_before: bool,
     /// New bytes since the last window.
     fresh: usize,
+    /// Whether it is in the order in which windows are searched to save memory.
+    is_queued: bool,
 }
 
 /// Where the bytes of a window lie.
@@ -71,7 +75,7 @@ impl YaraStreams {
     /// Searches what is left. Returns how many windows could not be searched.
     pub(in super::super) fn finish(&mut self) -> anyhow::Result<u64> {
         let found = &mut self.found;
-        self.scan.finish(&mut |place, one| found.extend(placed(place, one)))?;
+        self.scan.finish(&mut |place, one, end| found.extend(placed(place, one, end)))?;
         Ok(self.scan.failed)
     }
 
@@ -80,18 +84,24 @@ impl YaraStreams {
         let window = &mut windows[run.sender.index()];
         if window.data.is_empty() {
             window.start = run.offset;
+        }
+        if !window.is_queued {
+            window.is_queued = true;
             self.order.push_back((session.number, run.sender));
         }
         window.data.extend_from_slice(run.data);
         window.places.push_back((window.start + window.data.len() as u64 - run.data.len() as u64, run.packet));
         window.fresh += run.data.len();
-        self.held_bytes += run.data.len();
+        self.held_bytes += run.data.len() + PLACE_BYTES;
         if window.data.len() >= WINDOW_BYTES {
             self.search(session.number, run.sender, OVERLAP_BYTES);
         }
         while self.held_bytes > HELD_BYTES_MAX
             && let Some((number, sender)) = self.order.pop_front()
         {
+            if let Some((_, windows)) = self.windows.get_mut(&number) {
+                windows[sender.index()].is_queued = false;
+            }
             self.in_pieces += u64::from(self.search(number, sender, 0));
         }
     }
@@ -111,7 +121,8 @@ impl YaraStreams {
                 gap_before: window.gap_before,
             };
             let found = &mut self.found;
-            let added = self.scan.add(&window.data, place, &mut |place, one| found.extend(placed(place, one)));
+            let added =
+                self.scan.add(&window.data, place, &mut |place, one, end| found.extend(placed(place, one, end)));
             self.failed = self.failed.take().or(added.err());
         }
         let had = window.fresh > 0;
@@ -120,13 +131,14 @@ impl YaraStreams {
         window.data.shrink_to(keep);
         window.start += drop as u64;
         window.fresh = 0;
+        let places = window.places.len();
         while window.places.get(1).is_some_and(|(offset, _)| *offset <= window.start) {
             window.places.pop_front();
         }
         if window.data.is_empty() {
             window.places.clear();
         }
-        self.held_bytes -= drop;
+        self.held_bytes -= drop + (places - window.places.len()) * PLACE_BYTES;
         had
     }
 }
@@ -146,16 +158,20 @@ impl Sink for YaraStreams {
                     self.search(session.number, sender, 0);
                 }
                 self.windows.remove(&session.number);
+                // Sessions that ended leave their places in the order.
+                if self.order.len() > 1024 + 4 * self.windows.len() {
+                    self.order.retain(|(number, _)| self.windows.contains_key(number));
+                }
             }
             _ => {}
         }
     }
 }
 
-/// A match at its place in the stream; `None` for one that the window before had as well.
-fn placed(place: &Place, one: Match) -> Option<(Session, Match)> {
+/// A match at its place in the stream; `None` for one that the window before had as well, because its last string ends there.
+fn placed(place: &Place, one: Match, end: u64) -> Option<(Session, Match)> {
     let offset = one.stream_offset.unwrap_or(0);
-    if one.length > 0 && offset + one.length <= place.overlap {
+    if end > 0 && end <= place.overlap {
         return None;
     }
     let at = place.start + offset;
