@@ -27,7 +27,7 @@ const without = {
     const page = await context.newPage();
     const answer = await page.goto(`${url}/`).catch((error) => error);
     await until('it is refused', () => answer instanceof Error);
-    assert.match(answer.message, /ERR_(BAD_SSL_CLIENT_AUTH_CERT|SSL_CLIENT_AUTH_CERT_NEEDED|CONNECTION_CLOSED|CONNECTION_RESET|SSL_PROTOCOL_ERROR)/);
+    assert.match(answer.message, /ERR_(BAD_SSL_CLIENT_AUTH_CERT|SSL_CLIENT_AUTH_CERT_NEEDED|CONNECTION_CLOSED|CONNECTION_RESET|SOCKET_NOT_CONNECTED|SSL_PROTOCOL_ERROR)/);
     await browser.close();
   },
 };
