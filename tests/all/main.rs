@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 mod alerts;
 mod annotated;
+#[cfg(target_os = "linux")]
+mod apps;
 mod capture_files;
 #[cfg(target_os = "linux")]
 mod check;

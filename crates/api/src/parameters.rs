@@ -16,6 +16,7 @@ use super::value::{ParameterValue as _, Texts};
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
+use protocols::AppFilter;
 use query::Request;
 use query::flows::Sort;
 use query::listing::PageCursor;
@@ -53,6 +54,8 @@ pub struct PacketQuery {
     pub carried_by: Option<(SocketAddr, SocketAddr)>,
     /// Whether the answer has all packets of the sessions that match.
     pub whole_sessions: bool,
+    /// Of the packets that match, only those of this application.
+    pub app: Option<AppFilter>,
     /// Whether the recorder signs what it sends.
     pub seal: bool,
 }
@@ -72,6 +75,8 @@ pub struct FlowQuery {
     pub process: Option<String>,
     /// Only sessions of processes in this container, pod or unit.
     pub container: Option<String>,
+    /// Only sessions of this application.
+    pub app: Option<AppFilter>,
     /// Sums in place of sessions.
     pub by: Option<By>,
     /// Only sessions with these identities.
@@ -112,6 +117,10 @@ impl PacketQuery {
         if whole_sessions && follow {
             return Err(ParameterError::Exclusive("whole-sessions", "follow"));
         }
+        let dedup = export.dedup.unwrap_or(false);
+        if let Some(other) = export.app.as_ref().and(follow.then_some("follow").or(dedup.then_some("dedup"))) {
+            return Err(ParameterError::Exclusive("app", other));
+        }
         if follow && selection.around.is_some() {
             return Err(ParameterError::Exclusive("around", "follow"));
         }
@@ -119,13 +128,9 @@ impl PacketQuery {
         let ahead = ahead.map(|until| until_ahead(&until, clock)).transpose()?;
         let request = request(selection, clock)?;
         Ok(Self {
-            request: Request {
-                limit: export.count.map(Into::into),
-                dedup: export.dedup.unwrap_or(false),
-                until: ahead.or(request.until),
-                ..request
-            },
+            request: Request { limit: export.count.map(Into::into), dedup, until: ahead.or(request.until), ..request },
             whole_sessions,
+            app: export.app,
             seal: export.seal.unwrap_or(false),
             format: export.format.unwrap_or_default(),
             precision,
@@ -168,6 +173,12 @@ impl FlowQuery {
             }
             _ => {}
         }
+        if listing.app.is_some() {
+            let other = listing.by.map(|_| "by").or(listing.after.map(|_| "after"));
+            if let Some(other) = other {
+                return Err(ParameterError::Exclusive("app", other));
+            }
+        }
         let by_process = listing.process.as_deref().map(|_| "process");
         if let Some(key) = by_process.or(listing.container.as_deref().map(|_| "container")) {
             let other = listing.by.map(|_| "by").or(listing.name.as_deref().map(|_| "name"));
@@ -197,6 +208,7 @@ impl FlowQuery {
             name,
             process: listing.process,
             container: listing.container,
+            app: listing.app,
             by: listing.by,
             ids: listing.ids.map(|ids| identities(&ids)).transpose()?,
         })
@@ -331,6 +343,8 @@ mod tests {
             ("by=host&sort=duration", "out or in of sums"),
             ("by=host&name=x", "exclude each other"),
             ("by=host&id=1", "exclude each other"),
+            ("app=tls&by=host", "exclude each other"),
+            ("app=telepathy", "a protocol that is known by content"),
             ("id=x", "the id of a session"),
             ("name=", "a part of a name"),
             ("name=.", "a part of a name"),
@@ -371,6 +385,9 @@ mod tests {
             ("follow&until=1970-01-02", "\"until\" is over"),
             ("follow&until=soon", "\"until\": cannot read the time"),
             ("follow&around=1m", "\"around\" and \"follow\" exclude each other"),
+            ("follow&app=tls", "\"app\" and \"follow\" exclude each other"),
+            ("dedup&app=tls", "\"app\" and \"dedup\" exclude each other"),
+            ("app=tls:", "one with a word, as in modbus:write"),
             ("follow&whole-sessions", "\"whole-sessions\" and \"follow\" exclude each other"),
             ("follow&since=@1000100", "is in the future"),
             ("carried-by=10.0.0.1:1+10.0.0.2:2", "\"carried-by\" is for \"follow\""),

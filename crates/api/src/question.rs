@@ -13,6 +13,7 @@ use super::path;
 use super::value::{Kind, ParameterValue, Texts};
 use formats::writer::{Format, Precision};
 use hunt::SearchScope;
+use protocols::AppFilter;
 use query::Tier;
 use query::flows::Sort;
 use query::listing::PageCursor;
@@ -118,6 +119,8 @@ question! {
             => "All packets of the sessions to which the matching packets belong, within the window or not. At most 16384 sessions, fewer on a small memory budget; the trailer retrocap-note says how many were left out.";
         dedup: bool = "dedup"
             => "Packets that were captured twice are given once: on a bridge and its port, or on two mirrored ports.";
+        app: AppFilter = "app", example "modbus:write"
+            => "Only the packets that carry a message of this protocol and kind, or with whole-sessions all packets of these sessions; with a protocol alone, as in tls, all packets of its sessions. Protocols are known by content, on any port. The recorder reads the packets of the selection twice; one client does so at a time. Not together with follow or dedup.";
         seal: bool = "seal"
             => "The recorder signs what it sends, if it has a key: the trailer retrocap-record.";
         count: NonZeroU64 = "count" | "c", example "100"
@@ -150,6 +153,8 @@ question! {
             => "Only sessions of this process of the recorder's host: its number, its name, or the path of its program. The recorder has to watch processes. Not together with by or name.";
         container: String = "container", example "docker:0123456789ab"
             => "Only sessions of processes in this container (runtime:id, or the start of the id), pod or systemd unit. Not together with by or name.";
+        app: AppFilter = "app", example "modbus:write"
+            => "Only sessions of this protocol, or with a message of this kind, as far as their packets are still kept. Lines then have the protocol and the words of the session; any lists all sessions with them. The recorder reads the packets of the selection for this; one client does so at a time. Not together with by or after.";
         by: By = "by"
             => "Sums in place of sessions: by host (a session counts at both ends), by pair of hosts, by port of the responder, or by process of this host, where processes are named. Sessions count whole, also where they began before the window.";
     }

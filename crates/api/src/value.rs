@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 
 use formats::writer::{Format, Precision};
 use hunt::SearchScope;
+use protocols::AppFilter;
 use query::Tier;
 use query::flows::Sort;
 use query::listing::PageCursor;
@@ -128,6 +129,20 @@ impl ParameterValue for u16 {
 impl ParameterValue for PortRange {
     const KIND: Kind = Kind::Text;
     const EXPECTED: &'static str = "a port from 0 to 65535 or a range of them";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ParameterValue for AppFilter {
+    const KIND: Kind = Kind::Text;
+    const EXPECTED: &'static str =
+        "a protocol that is known by content, as in tls, one with a word, as in modbus:write, or any";
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok()

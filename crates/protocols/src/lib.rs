@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+mod app_filter;
+mod app_search;
 mod bacnet;
 mod cursor;
 mod dhcp;
@@ -40,6 +42,8 @@ mod profinet;
 pub mod protocol;
 mod rdp;
 mod s7comm;
+mod session_apps;
+mod session_ends;
 mod shared_file;
 mod sip;
 mod smb1;
@@ -58,5 +62,9 @@ mod tpkt;
 mod waiting;
 
 pub use analysis::Protocols;
+pub use app_filter::AppFilter;
+pub use app_search::AppSearch;
 pub use event::{Event, ProtocolSink, Value};
 pub use object::{ObjectHead, ObjectPart};
+pub use session_apps::{SessionApp, SessionApps};
+pub use session_ends::{EndOfSession, SessionEnds};

@@ -1,7 +1,7 @@
 //! Results of a search: packets and counts.
 
 use base::interface::Interface;
-use base::packet::Packet;
+use base::packet::{LinkType, Packet};
 use engine::store::record::RecordHeader;
 
 /// A packet that a search found.
@@ -28,17 +28,22 @@ impl<'a> Found<'a> {
         data: &'a [u8],
         selections: &'a [u32],
     ) -> Self {
-        let packet = Packet {
+        let packet = Self::packet(&header, interface.link_type, data);
+        Self { packet, interface, header, worker, selections }
+    }
+
+    /// A packet from its record.
+    pub(super) fn packet(header: &RecordHeader, link_type: LinkType, data: &'a [u8]) -> Packet<'a> {
+        Packet {
             time: header.time,
             interface: header.interface,
-            link_type: interface.link_type,
+            link_type,
             direction: header.direction,
             flags: header.flags,
             original_len: header.original_len,
             drops_before: header.drops_before,
             data,
-        };
-        Self { packet, interface, header, worker, selections }
+        }
     }
 }
 

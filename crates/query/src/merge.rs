@@ -8,6 +8,7 @@
 mod by_session;
 mod narrow;
 mod narrowed;
+mod picked;
 mod state;
 
 use std::cmp::Reverse;
@@ -30,8 +31,8 @@ use base::time::Timestamp;
 use engine::store::record::RecordHeader;
 use engine::store::{Cursor, RecordAt, SegmentEvicted, SegmentView, Segments};
 use filter::FilterSet;
-use narrowed::OnlySessions;
 pub use narrowed::{Narrowed, SessionQuestion, StoredPacket};
+use narrowed::{OnlySessions, Picker};
 
 /// Maximum number of records that one query reads ahead, over all segments (about 60 bytes each). Beyond it, packets
 /// come in arrival order, and the query counts those out of time order.
@@ -81,6 +82,8 @@ pub struct Packets<'h> {
     once: Option<SessionBits>,
     /// If set, only packets of these sessions match.
     only: Option<OnlySessions>,
+    /// If set, it decides about each packet that matches.
+    picker: Option<Picker<'h>>,
     interrupts: Vec<Arc<AtomicBool>>,
     /// The part of the answer that comes from disk.
     disk: Option<Disk>,
@@ -157,6 +160,7 @@ impl<'h> Packets<'h> {
             notes: SearchNotes::default(),
             once: None,
             only: None,
+            picker: None,
             interrupts: Vec::new(),
             disk: None,
             summary: Summary::default(),
@@ -236,6 +240,7 @@ impl<'h> Packets<'h> {
                 self.runs.push(Reverse(run));
             }
             match matches {
+                Ok(true) if !self.is_picked(&record.header, worker) => {}
                 Ok(true) if self.is_left_out_copy(&record.header) => self.note_found(worker, &record.header),
                 Ok(true) => break (record.header, worker),
                 Ok(false) => {}
@@ -286,9 +291,25 @@ impl<'h> Packets<'h> {
         self.runs.peek().is_none_or(|Reverse(run)| on_disk < run.head.header.time)
     }
 
+    /// Whether the caller picks the packet in `self.data`.
+    fn is_picked(&mut self, header: &RecordHeader, worker: usize) -> bool {
+        if self.picker.is_none() {
+            return true;
+        }
+        let link_type = match worker {
+            FROM_DISK => self.disk.as_ref().and_then(Disk::current).map(|interface| interface.link_type),
+            _ => self.interface_of(header).map(|interface| interface.link_type),
+        };
+        let packet = link_type.map(|link_type| Found::packet(header, link_type, &self.data));
+        packet.zip(self.picker.as_mut()).is_some_and(|(packet, picker)| picker.0(&packet))
+    }
+
     /// Takes the next packet on disk. Its bytes are in `self.data` if it is a part of the answer.
     fn find_on_disk(&mut self) -> Option<RecordHeader> {
         let header = self.disk.as_mut()?.take(&self.selectors, &mut self.filter, &mut self.data)?;
+        if !self.is_picked(&header, FROM_DISK) {
+            return None;
+        }
         self.summary.packets += 1;
         self.summary.bytes += self.data.len() as u64;
         self.summary.from_disk += 1;

@@ -64,6 +64,7 @@ impl Feed {
             follow: true,
             carried_by: None,
             whole_sessions: false,
+            app: None,
             seal: false,
         }
     }

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod assembler;
+mod chosen;
 mod event;
 mod fragments;
 mod header;
@@ -29,6 +30,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use chosen::ChosenPackets;
 pub use event::{Cause, Conflict, Event, Gap, PacketRef, Run, Sink};
 pub use sender::Sender;
 pub use session::{Session, StreamReport};

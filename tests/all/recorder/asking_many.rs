@@ -179,7 +179,7 @@ fn fleet_19_2_roles_and_mistakes_are_reported() {
     for (arguments, expected) in [
         (&["--", "flows"][..], "no recorder is named"),
         (&["http://sensor1", "--", "flows"], "use https://"),
-        (&["localhost:1", "--", "flows", "--app", "modbus"], "leave out --app"),
+        (&["localhost:1", "--", "flows", "--by", "app"], "leave out --by app"),
         (&["localhost:1", "--", "get", "--follow", "-w", "-"], "leave out --follow"),
         (&["localhost:1", "--", "hunt"], "nothing to search for"),
         (&["localhost:1", "--", "flows", "-r", "x.pcap"], "leave out -r"),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::notes::SessionBits;
-use base::packet::LinkType;
+use base::packet::{LinkType, Packet};
 use engine::session::{SessionKey, SessionSlot};
 use engine::store::SegmentView;
 
@@ -126,4 +126,13 @@ pub trait SessionQuestion {
     fn is_wanted(&mut self, key: &SessionKey) -> bool;
     /// Whether all packets of a session are wanted, because of this one, of which the start is there.
     fn may_say(&mut self, packet: &StoredPacket<'_>) -> bool;
+}
+
+/// Decides which packets are picked.
+pub(super) struct Picker<'h>(pub(super) Box<dyn FnMut(&Packet<'_>) -> bool + 'h>);
+
+impl std::fmt::Debug for Picker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Picker")
+    }
 }

@@ -69,7 +69,8 @@ impl History {
             ..Search::default()
         };
         let mut left_out: HashSet<(usize, u32)> = HashSet::new();
-        let mut packets = prepare(self.packets(&Request { limit: None, ..request.clone() })?);
+        // Packets on disk belong to no session in memory.
+        let mut packets = prepare(Packets::new(self, &Request { limit: None, ..request.clone() })?);
         let mut held = 0;
         while let Some(found) = packets.next() {
             let (worker, header) = (found.worker, found.header);

@@ -9,10 +9,10 @@ use anyhow::Context as _;
 
 use crate::terminal::output::Output;
 use crate::verbs::analysis::{InputEvent, SessionInput};
-use crate::verbs::chosen::ChosenPackets;
 use crate::verbs::trailers;
 use base::interface::Interfaces;
 use formats::writer::{Exporter, Format, Options, Precision};
+use streams::ChosenPackets;
 
 /// Packets that were found, to be read once more and exported.
 pub(super) struct ChosenExport<'a> {

@@ -12,12 +12,13 @@ use clap::Args;
 
 use crate::options::Common;
 use crate::verbs::analysis::{self, InputEvent, SessionInput};
-use crate::verbs::apps::{self, AppFilter};
+use crate::verbs::apps;
 use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers;
 use arguments::ObjectArgs;
 use base::interface::Interfaces;
 use decoder::Decoder;
+use protocols::AppFilter;
 
 /// List or extract files, HTTP bodies and mails that were transferred
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub(crate) struct Files {
     #[command(flatten)]
     around: TimeWindowArgs,
     /// Only sessions of this application protocol, in which this was said: http, smtp:login
-    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app)]
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection")]
     app: Option<AppFilter>,
     #[command(flatten)]
     objects: ObjectArgs,
@@ -60,7 +61,7 @@ impl Files {
             whole_sessions: false,
             narrowed: None,
         };
-        let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
+        let mut chosen = self.app.as_ref().map(|app| apps::find(app, &question, &interfaces, true)).transpose()?;
         // A recorder cuts sessions. A capture file does not say why packets are missing.
         let of_recorder = self.selection.read.is_empty() && self.selection.spool.is_none();
         let mut decoder = Decoder::start(common, &self.objects, of_recorder)?;

@@ -21,7 +21,6 @@ use crate::terminal::printable::{note, print, print_csv, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
-use crate::verbs::apps::{self, AppFilter};
 use crate::verbs::interfaces::Interfaces;
 use crate::verbs::parameter::{parameter, word};
 use crate::verbs::process_selection::ProcessSelection;
@@ -31,6 +30,7 @@ use crate::{offline, offline_spool};
 use api::question::{FlowsQuestion, ListingQuestion};
 use api::value::{Kind, ParameterValue as _, Texts};
 use base::time::Timestamp;
+use protocols::AppFilter;
 use query::flows::Sort;
 use query::listing::PageCursor;
 use query::sums::By;
@@ -75,7 +75,7 @@ pub(crate) struct Flows {
     id: Vec<String>,
     /// Only sessions of this application protocol (detected by content), or with this kind of message: modbus,
     /// modbus:write; any shows the protocol of each session. This reads the packets of the selection
-    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app)]
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection")]
     app: Option<AppFilter>,
     #[command(flatten)]
     process: ProcessSelection,
@@ -206,12 +206,13 @@ impl Flows {
     /// [`Usage`] for options that need packets or files.
     pub(crate) fn question_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<FlowsQuestion> {
         self.selection.check_no_files()?;
-        if self.reads_apps() || self.write.is_some() {
-            return Err(Usage::of(
-                "ask lists sessions by what recorders know of them: leave out --app, --by app and -w",
-            ));
+        if self.by == Some(GroupKey::App) || self.write.is_some() {
+            return Err(Usage::of("ask sums sessions by what recorders know of them: leave out --by app and -w"));
         }
-        self.question(now, tz)
+        let mut question = self.question(now, tz)?;
+        question.listing.app.clone_from(&self.app);
+        question.listing.limit = self.limit;
+        Ok(question)
     }
 
     /// Whether rows are printed as CSV.
@@ -251,6 +252,7 @@ impl Flows {
             name: self.name.clone(),
             process: self.process.process.clone(),
             container: self.process.container.clone(),
+            app: None,
             by: self.by.and_then(GroupKey::recorded),
         };
         Ok(FlowsQuestion { selection, listing })

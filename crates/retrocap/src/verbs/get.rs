@@ -23,7 +23,7 @@ use crate::terminal::printable::{note, print, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::{hex_dump, human};
 use crate::verbs::analysis::SessionInput;
-use crate::verbs::apps::{self, AppFilter};
+use crate::verbs::apps;
 use crate::verbs::chosen_export::{ChosenExport, Exported};
 use crate::verbs::evidence::sealing;
 use crate::verbs::export::{self, ExportProgress};
@@ -42,6 +42,7 @@ use base::time::{self, Timestamp};
 use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
 use formats::writer::{Format, Options as FileOptions, Precision};
+use protocols::AppFilter;
 use said::SaidArgs;
 
 /// Get past packets, as lines of text, pcapng or pcap
@@ -71,7 +72,7 @@ pub(crate) struct Get {
     name: Option<String>,
     /// Get the packets that carry this kind of message: modbus:write; with a protocol alone, as in tls, all packets of its
     /// sessions. Protocols are detected by content
-    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app,
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection",
         conflicts_with_all = ["alert", "follow", "dedup", "name", "process", "container"])]
     app: Option<AppFilter>,
     #[command(flatten)]
@@ -256,18 +257,16 @@ impl Get {
     /// [`Usage`] for options that take several requests to one recorder.
     pub(crate) fn question_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<PacketsQuestion> {
         self.selection.check_no_files()?;
-        let other = self.follow
-            || self.said.are_given()
-            || self.app.is_some()
-            || self.name.is_some()
-            || self.process.is_given();
+        let other = self.follow || self.said.are_given() || self.name.is_some() || self.process.is_given();
         if other || self.alerts.alert.is_some() || self.seal.is_some() {
             return Err(Usage::of(
-                "ask gets packets by expression, address, port, flow and time: leave out --follow, --app, --name, --process, \
+                "ask gets packets by expression, address, port, flow and time: leave out --follow, --name, --process, \
                  --container, --alert, --streams, --messages and --seal",
             ));
         }
-        self.question(now, tz)
+        let mut question = self.question(now, tz)?;
+        question.export.app.clone_from(&self.app);
+        Ok(question)
     }
 
     /// The file to write; `None` where lines are printed.
@@ -300,6 +299,7 @@ impl Get {
             carried_by: None,
             whole_sessions: self.whole_sessions.then_some(true),
             dedup: self.dedup.then_some(true),
+            app: None,
             count: self.count,
             format: None,
             precision: None,
@@ -325,7 +325,7 @@ impl Get {
         let (selection, around, whole_sessions) = (&self.selection, &self.around, self.whole_sessions);
         let question = SessionInput { common, selection, around, follow: false, whole_sessions, narrowed: None };
         let interfaces = Arc::default();
-        let chosen = filter.find(&question, &interfaces, whole_sessions)?;
+        let chosen = apps::find(filter, &question, &interfaces, whole_sessions)?;
         if chosen.is_empty() {
             return Err(anyhow!(
                 "no packet that is kept carries {filter}; of encrypted sessions, only the start is read"

@@ -25,7 +25,7 @@ use crate::terminal::human;
 use crate::terminal::output::FileMode;
 use crate::terminal::printable::note;
 use crate::verbs::analysis::{self, InputEvent, SessionInput};
-use crate::verbs::apps::{self, AppFilter};
+use crate::verbs::apps;
 use crate::verbs::selection::{Selection, TimeWindowArgs, duration};
 use crate::verbs::trailers;
 use api::question::HuntQuestion;
@@ -39,6 +39,7 @@ use hunt::patterns::Patterns;
 use hunt::{Hunter, Report, SearchScope};
 use jiff::tz::TimeZone;
 use matches::{Matches, Printer};
+use protocols::AppFilter;
 use rules::Compiled;
 use streams::{Cause, Counts, Event, Session, Sink, Streams};
 use with::{Program, Running};
@@ -66,7 +67,7 @@ pub(crate) struct Hunt {
     #[command(flatten)]
     around: TimeWindowArgs,
     /// Only sessions of this application protocol, in which this was said: http, modbus:write
-    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app, conflicts_with = "follow")]
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", conflicts_with = "follow")]
     app: Option<AppFilter>,
     #[command(flatten)]
     rules: rules::RuleArgs,
@@ -170,7 +171,7 @@ impl Hunt {
             // In a capture file, a packet has the number that other programs give it.
             narrowed: narrowed.as_ref().filter(|_| self.is_of_recorder() && !self.follow && self.app.is_none()),
         };
-        let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
+        let mut chosen = self.app.as_ref().map(|app| apps::find(app, &question, &interfaces, true)).transpose()?;
         let mut failed = None;
         let read = question.read(&interfaces, &mut |moment| {
             match moment {
@@ -232,7 +233,7 @@ impl Hunt {
             whole_sessions: false,
             narrowed: None,
         };
-        let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
+        let mut chosen = self.app.as_ref().map(|app| apps::find(app, &question, &interfaces, true)).transpose()?;
         let trailers = question.read(&interfaces, &mut |moment| {
             let InputEvent::Packet(packet, sequence) = moment else { return ControlFlow::Continue(()) };
             if chosen.as_mut().is_some_and(|chosen| !chosen.has(packet)) {

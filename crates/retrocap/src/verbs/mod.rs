@@ -5,7 +5,6 @@ pub(crate) mod apps;
 pub(crate) mod ask;
 pub(crate) mod certs;
 pub(crate) mod check;
-mod chosen;
 mod chosen_export;
 pub(crate) mod completions;
 pub(crate) mod display_filter;

@@ -4,6 +4,7 @@
 //! more. Memory comes on top of the budget. The constants below keep it under
 //! [`CONTENTS_BYTES_MAX`](crate::answer_memory::CONTENTS_BYTES_MAX) in all: one such answer is made at a time.
 
+pub(crate) mod apps;
 pub(crate) mod files;
 pub(crate) mod hunt;
 pub(crate) mod said;

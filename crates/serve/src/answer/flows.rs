@@ -9,19 +9,21 @@ use super::super::audit::{Action, AuditEntry};
 use super::super::peer::Peer;
 use super::super::service::Service;
 use super::super::spool_health::of_log;
+use super::content::apps::{AppQuestion, AppsOfSessions};
 use super::stream::{AnswerEnd, ClientGone, Sink, stream};
 use super::{Answer, AnswerKind, columns};
 use api::parameters::FlowQuery;
 use api::value::ParameterValue as _;
 use api::{Problem, describe};
 use base::foreign::Log;
+use protocols::AppFilter;
 use query::attribution::Attribution;
 use query::explain::Cause;
 use query::flows::Flow;
 use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, ROW_BYTES};
 use query::logged_rows::LogNotes;
 use query::sums::{By, SUM_BYTES};
-use query::{SearchNotes, counted};
+use query::{Request, SearchNotes, counted};
 
 /// Sums for which there is room in the smallest memory.
 const SUMS_MIN: usize = 1024;
@@ -37,7 +39,11 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -
     // A listing that does not fit into memory at once is read in several passes; sums are all held until the end.
     let (share, fit) = service.listing(&peer, known_at_most(&service)).await?;
     service.counters.flow_queries.fetch_add(1, Ordering::Relaxed);
-    let listing = Listing { service: Arc::clone(&service), query, fit };
+    let app = match query.app.clone() {
+        Some(filter) => Some(app_question(&service, &peer, filter, &query.request).await?),
+        None => None,
+    };
+    let listing = Listing { service: Arc::clone(&service), query, fit, app };
     // A page looks up the sessions that are in view; the audit log has that it lists sessions.
     let begin = move |service: &Service| match listed_by_id {
         true => columns::begin(service, &peer, audited),
@@ -48,6 +54,28 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -
         Err(problem) => sink.refuse(problem),
     };
     Ok(Answer { media: AnswerKind::Flows, body: stream(&service, share, answer).await? })
+}
+
+/// Waits for what it takes to read the packets of the sessions that `request` selects.
+async fn app_question(
+    service: &Arc<Service>,
+    peer: &Peer,
+    filter: AppFilter,
+    request: &Request,
+) -> Result<AppQuestion, Problem> {
+    let (content, place) = service.content_query(peer).await?;
+    let mut places = vec![content, place];
+    let is_all = Request { limit: None, ..request.clone() } == Request::default();
+    // The start of a session is what tells its protocol, and it may lie before the window.
+    let whole_sessions = match is_all {
+        true => None,
+        false => {
+            let (widening, limits) = service.widening(peer).await?;
+            places.push(widening);
+            Some(limits)
+        }
+    };
+    Ok(AppQuestion { filter, whole_sessions, _places: places })
 }
 
 /// An upper bound of the sessions known: the number of entries, or of packets.
@@ -63,6 +91,8 @@ struct Listing {
     query: FlowQuery,
     /// How many sessions fit into the memory of this listing.
     fit: u64,
+    /// If set, only sessions of an application are listed.
+    app: Option<AppQuestion>,
 }
 
 impl Listing {
@@ -77,23 +107,29 @@ impl Listing {
         let FlowQuery { request, sort, after, name, ids, .. } = &self.query;
         let rows_max = usize::try_from(self.fit).unwrap_or(usize::MAX);
         let options = ListingOptions { sort: *sort, after: *after, name: name.clone(), ids: ids.clone(), rows_max };
-        // A limit of sessions of a process applies to what is found.
-        let rows_max_of_process = request.limit.filter(|_| self.query.is_by_process()).unwrap_or(u64::MAX);
-        let limit = request.limit.filter(|_| !self.query.is_by_process());
-        let request = &query::Request { limit, ..request.clone() };
+        let apps = self.app.as_ref().map(|question| question.apps(&self.service, &sink, request)).transpose();
+        let mut apps = match apps {
+            Ok(apps) => apps,
+            Err(problem) => return refuse(sink, entry, problem),
+        };
+        // A limit of sessions of a process or an application applies to what is found.
+        let is_picked = self.query.is_by_process() || apps.is_some();
+        let picked_max = request.limit.filter(|_| is_picked).unwrap_or(u64::MAX);
+        let limit = request.limit.filter(|_| !is_picked);
+        let request = &Request { limit, ..request.clone() };
         let mut flows = match self.service.history().flows(request, options) {
             Ok(flows) => flows,
             Err(error) => return refuse(sink, entry, error),
         };
         let (mut listed, mut looked_at) = (0u64, 0u64);
         let mut stopped = false;
-        while listed < rows_max_of_process {
+        while listed < picked_max {
             let page = flows.page(self.service.memory.page_rows());
             if page.is_empty() {
                 break;
             }
             looked_at += page.len() as u64;
-            let written = self.write(&mut sink, page, rows_max_of_process - listed)?;
+            let written = self.write(&mut sink, page, picked_max - listed, apps.as_mut())?;
             listed += written as u64;
             entry.sessions(written);
             if self.service.is_stopping() {
@@ -103,8 +139,13 @@ impl Listing {
         }
         let totals = flows.totals();
         if listed == 0 && looked_at > 0 {
-            let sentence =
-                format!("none of {} is known to belong to such a process", counted(looked_at, "session", "sessions"));
+            let sentence = match &apps {
+                Some(apps) => apps.nothing(looked_at),
+                None => {
+                    let sessions = counted(looked_at, "session", "sessions");
+                    format!("none of {sessions} is known to belong to such a process")
+                }
+            };
             let sentence = self.of_log(sentence, flows.log());
             return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
@@ -116,10 +157,12 @@ impl Listing {
             true => "incomplete: the recorder was stopped while it sent this answer".to_owned(),
             false => self.of_log(self.with_not_opened(note(&flows, name.is_some())), flows.log()),
         };
+        let note = [note, apps.map(|apps| apps.note()).unwrap_or_default()];
+        let note = note.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ");
         let next = flows.next_mark().map(|mark| mark.to_string()).unwrap_or_default();
         let mut counts = counts(listed, totals);
-        if self.query.is_by_process() {
-            // The totals are of sessions of all processes.
+        if is_picked {
+            // The totals are of all sessions.
             counts.truncate(1);
         }
         end(sink, entry, AnswerEnd { counts, note, next, ..AnswerEnd::default() })
@@ -222,11 +265,17 @@ impl Listing {
     }
 
     /// Writes the sessions that are selected, at most `most`, and returns how many.
-    fn write(&self, sink: &mut Sink, page: Vec<ListedSession>, most: u64) -> Result<usize, ClientGone> {
+    fn write(
+        &self,
+        sink: &mut Sink,
+        page: Vec<ListedSession>,
+        most: u64,
+        mut apps: Option<&mut AppsOfSessions>,
+    ) -> Result<usize, ClientGone> {
         let mut written = 0;
         let interfaces = self.service.history().interfaces.snapshot();
         let seed = self.service.history().seed(&self.query.request);
-        for ListedSession { session, holes, identity, names, logged, .. } in page {
+        for ListedSession { session, holes, identity, names, mut logged, .. } in page {
             if written as u64 >= most {
                 break;
             }
@@ -240,11 +289,15 @@ impl Listing {
             if self.query.is_by_process() && !attribution.matches(process, container) {
                 continue;
             }
+            let mut app = logged.as_mut().and_then(|logged| logged.app.take());
+            if apps.as_mut().is_some_and(|apps| !apps.wants(&session, &mut app)) {
+                continue;
+            }
             let interface = interfaces.get(usize::from(session.key.interface().0));
             let flow = Flow::new(&session, interface.map(Arc::as_ref), seed).identified(identity);
-            let flow = Flow { names, holes, attribution, ..flow };
+            let flow = Flow { names, holes, attribution, app, ..flow };
             match logged {
-                Some(logged) => sink.line(&Flow { interface: logged.interface.into(), app: logged.app, ..flow })?,
+                Some(logged) => sink.line(&Flow { interface: logged.interface.into(), ..flow })?,
                 None => sink.line(&flow)?,
             }
             written += 1;
@@ -320,6 +373,7 @@ fn audited(query: &FlowQuery) -> Value {
     audited["name"] = query.name.as_ref().map(ToString::to_string).into();
     audited["process"] = query.process.clone().into();
     audited["container"] = query.container.clone().into();
+    audited["app"] = query.app.as_ref().map(ToString::to_string).into();
     audited["ids"] = query.ids.is_some().into();
     audited["by"] = query.by.map(|by| by.write()).into();
     audited

@@ -10,6 +10,7 @@ use super::super::quota::Share;
 use super::super::record::PacketsToProve;
 use super::super::service::Service;
 use super::super::spool_health::{of_memory, with_disk};
+use super::content::apps::AppQuestion;
 use super::narrow::{CandidateSearch, Looked};
 use super::selection_query::SelectionQuery;
 use super::statement::{Outcome, SentTimes};
@@ -29,6 +30,17 @@ use spool::read::ReadSummary;
 pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Answer, Problem> {
     tracing::debug!("{peer} reads packets: {}", describe::sentence(&query.request));
     service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
+    if let Some(filter) = query.app.clone() {
+        let (content, share) = service.content_query(&peer).await?;
+        let widening = match query.whole_sessions {
+            true => Some(service.widening(&peer).await?),
+            false => None,
+        };
+        let (widening, limits) = widening.unzip();
+        let places = widening.into_iter().chain([content]).collect();
+        let question = AppQuestion { filter, whole_sessions: limits, _places: places };
+        return export(service, peer, share, query, Scope::App(question)).await;
+    }
     if query.whole_sessions {
         let (share, limits) = service.widening(&peer).await?;
         return export(service, peer, share, query, Scope::WholeSessions(limits)).await;
@@ -44,6 +56,8 @@ pub(crate) enum Scope {
     Matching,
     /// All packets of the sessions of those that match.
     WholeSessions(SearchLimits),
+    /// Those that carry an application.
+    App(AppQuestion),
     /// The packets of selections.
     Selections(SelectionQuery),
     /// The packets of sessions in which something may be found.
@@ -69,6 +83,12 @@ pub(crate) async fn export(
             audited["whole_sessions"] = true.into();
             audited
         }
+        Scope::App(question) => {
+            let mut audited = describe::audit(&query.request);
+            audited["app"] = question.filter.to_string().into();
+            audited["whole_sessions"] = query.whole_sessions.into();
+            audited
+        }
         Scope::Selections(selections) => selections.audited(&query.request),
         Scope::Candidates(search) => search.audited(&query.request),
     };
@@ -78,6 +98,15 @@ pub(crate) async fn export(
         Err(problem) => sink.refuse(problem),
     };
     Ok(Answer { media, body: stream(&service, share, answer).await? })
+}
+
+/// The packets of an answer.
+struct Selected<'h> {
+    packets: Packets<'h>,
+    /// What was looked at to leave out others.
+    looked: Option<Looked>,
+    /// Why some that were asked for are not among them; empty if all are.
+    lacks: String,
 }
 
 /// One export; it runs on a thread of its own.
@@ -93,8 +122,8 @@ impl Export {
             entry.end(problem.outcome());
             return sink.refuse(problem);
         }
-        let (mut packets, looked) = match self.packets(&sink) {
-            Ok(packets) => packets,
+        let Selected { mut packets, looked, lacks } = match self.packets(&sink) {
+            Ok(selected) => selected,
             Err(problem) => {
                 entry.end(problem.outcome());
                 return sink.refuse(problem);
@@ -144,8 +173,8 @@ impl Export {
         // Packets that were found need not wait for the explanation of what is missing.
         sink.send()?;
         let mut note = self.note(summary, left_out, &known);
-        if let Some(damage) = disk_problem(on_disk) {
-            note = if note.is_empty() { damage } else { format!("{note}; {damage}") };
+        for more in [Some(lacks), disk_problem(on_disk)].into_iter().flatten().filter(|more| !more.is_empty()) {
+            note = if note.is_empty() { more } else { format!("{note}; {more}") };
         }
         let missing = self.missing(summary, &known, &drops, search.as_ref());
         let mut comments = self.comments(&note, &missing, &exported, exporter.cut());
@@ -167,8 +196,7 @@ impl Export {
         Ok(())
     }
 
-    /// The packets, and what was looked at to leave out others.
-    fn packets(&self, sink: &Sink) -> Result<(Packets<'_>, Option<Looked>), Problem> {
+    fn packets(&self, sink: &Sink) -> Result<Selected<'_>, Problem> {
         let (history, request) = (self.service.history(), &self.query.request);
         let packets = match &self.scope {
             Scope::Matching => history.packets(request)?,
@@ -177,14 +205,18 @@ impl Export {
                 history
                     .searched(&Request { limit: request.limit, dedup: request.dedup, ..Request::default() }, search)?
             }
+            Scope::App(question) => {
+                let (packets, lacks) = question.chosen(&self.service, sink, request)?;
+                return Ok(Selected { packets, looked: None, lacks });
+            }
             Scope::Selections(selections) => history.searched(request, selections.search(&self.service))?,
             Scope::Candidates(search) => {
                 let mut packets = self.interruptible(sink, history.packets(request)?);
                 let looked = search.narrow(history, &mut packets);
-                return Ok((packets, looked));
+                return Ok(Selected { packets, looked, lacks: String::new() });
             }
         };
-        Ok((self.interruptible(sink, packets), None))
+        Ok(Selected { packets: self.interruptible(sink, packets), looked: None, lacks: String::new() })
     }
 
     fn interruptible<'p>(&self, sink: &Sink, packets: Packets<'p>) -> Packets<'p> {
@@ -195,6 +227,7 @@ impl Export {
         match &self.scope {
             Scope::Matching | Scope::Candidates(_) => describe::sentence(&self.query.request),
             Scope::WholeSessions(_) => format!("the whole sessions of {}", describe::sentence(&self.query.request)),
+            Scope::App(question) => question.sentence(&self.query.request),
             Scope::Selections(selections) => format!("{} selections", selections.selectors.len()),
         }
     }
@@ -207,7 +240,7 @@ impl Export {
         {
             return Ok(());
         }
-        let (mut packets, _) = self.packets(sink)?;
+        let mut packets = self.packets(sink)?.packets;
         let mut first: Option<LinkType> = None;
         while let Some(found) = packets.next() {
             let other = found.interface.link_type;
@@ -303,7 +336,7 @@ impl Export {
             return String::new();
         }
         let missing = match &self.scope {
-            Scope::Matching | Scope::Candidates(_) => {
+            Scope::Matching | Scope::App(_) | Scope::Candidates(_) => {
                 let (history, request) = (self.service.history(), &self.query.request);
                 let missing = history.explain_missing(request, drops).ok().flatten();
                 missing.map(|missing| with_disk(history, request, missing))
@@ -324,7 +357,7 @@ impl Export {
             missing.push_str(&format!("{separator}{sentence}"));
         }
         match &self.scope {
-            Scope::Matching | Scope::Candidates(_) => missing,
+            Scope::Matching | Scope::App(_) | Scope::Candidates(_) => missing,
             _ => of_memory(self.service.history(), &self.query.request, missing),
         }
     }

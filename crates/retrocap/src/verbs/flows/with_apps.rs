@@ -14,10 +14,11 @@ use crate::terminal::printable::{note, print, print_csv, print_json};
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows};
 use crate::verbs::analysis::SessionInput;
-use crate::verbs::apps::{AppFilter, AppSums, Apps};
+use crate::verbs::apps::{self, AppSums, Apps};
 use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers;
 use api::question::SelectionQuestion;
+use protocols::AppFilter;
 use query::flows::Flow;
 
 /// Approximate bytes of text per write.
@@ -59,7 +60,7 @@ impl AppListing<'_> {
             }
             let mut flow: Flow = serde_json::from_str(&line).context("the recorder speaks another version")?;
             flow.app = apps.of(&flow);
-            if self.app.is_some_and(|filter| !filter.wants(flow.app.as_ref())) {
+            if self.app.is_some_and(|filter| !apps::wants(filter, flow.app.as_ref())) {
                 continue;
             }
             (matched, bytes) = (matched + 1, bytes.saturating_add(flow.bytes.sum()));

@@ -13,13 +13,12 @@ use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::note;
 use crate::verbs::analysis::SessionInput;
-use crate::verbs::chosen::ChosenPackets;
 use crate::verbs::chosen_export::ChosenExport;
 use api::bodies::NewPin;
 use api::path;
 use base::interface::Interfaces;
 use formats::writer::{Format, Precision};
-use streams::Session;
+use streams::{ChosenPackets, Session};
 
 /// Sessions of one pin: its expression has a limit of terms.
 const PIN_SESSIONS: usize = 12;
