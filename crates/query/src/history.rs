@@ -11,7 +11,7 @@ use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::handover::RestartReport;
 use engine::pipeline::Worker;
-use engine::session::Session;
+use engine::session::{BlockCache, Session};
 use spool::archive::Archive;
 
 /// Parts of the byte budget, as the status reports them.
@@ -50,6 +50,8 @@ pub struct History {
     pub disk: Option<Arc<dyn Archive>>,
     /// Sums over sessions of the past, which timelines use.
     pub past_sums: PastSums,
+    /// Sessions of the past that listings have decompressed.
+    pub past_blocks: BlockCache,
     /// The log of sessions on disk, if there is one.
     pub log: Option<Arc<dyn SessionLog>>,
 }
@@ -89,6 +91,7 @@ impl History {
             community_id_seed: Reloadable::default(),
             disk: None,
             past_sums: PastSums::default(),
+            past_blocks: BlockCache::default(),
             log: None,
         }
     }
@@ -101,6 +104,11 @@ impl History {
     /// Bytes that these sums take at most.
     pub fn past_sums_bytes(&self) -> u64 {
         self.past_sums.bytes_max(self.workers.iter().map(|worker| &*worker.sessions))
+    }
+
+    /// Bytes that all answers share: these sums, and decompressed sessions.
+    pub fn shared_bytes(&self) -> u64 {
+        self.past_sums_bytes() + self.past_blocks.bytes_max()
     }
 
     /// Counters summed over all workers.

@@ -31,7 +31,7 @@ use super::turnover::{ReadFrom, Turnover};
 pub use super::unlisted::UnlistedSessions;
 use super::{History, QueryError, Request, SearchNotes, Tier};
 use base::time::Timestamp;
-use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
+use engine::session::{ArchivePosition, Session, SessionSlot};
 
 /// Bytes of a session that is listed.
 pub const LISTED_BYTES: u64 = size_of::<ListedSession>() as u64;
@@ -100,7 +100,6 @@ pub struct Flows<'h> {
     more: bool,
     rows: std::vec::IntoIter<Row>,
     overtaken: u64,
-    recent: BlockCache,
     allowance: ReadAllowance,
     totals: FlowTotals,
     unlisted: UnlistedSessions,
@@ -139,7 +138,6 @@ impl History {
             more: false,
             rows: Vec::new().into_iter(),
             overtaken: 0,
-            recent: BlockCache::default(),
             allowance: ReadAllowance::default(),
             totals: FlowTotals::default(),
             unlisted: UnlistedSessions::default(),
@@ -278,9 +276,11 @@ impl Flows<'_> {
             // The entry may belong to another session by now.
             let (found, session) = match row.place {
                 RowPosition::Archive(place) => {
-                    (ReadFrom::Archive(place), sessions.past_session(place, &mut self.recent))
+                    (ReadFrom::Archive(place), sessions.past_session(place, &self.history.past_blocks))
                 }
-                RowPosition::Late(place) => (ReadFrom::Late(place), sessions.past_session(place, &mut self.recent)),
+                RowPosition::Late(place) => {
+                    (ReadFrom::Late(place), sessions.past_session(place, &self.history.past_blocks))
+                }
                 RowPosition::Array(slot) => (ReadFrom::Table, sessions.session(SessionSlot(slot))),
             };
             if let Some(session) = session.filter(|session| session.first_sequence == row.first_sequence)
@@ -331,6 +331,9 @@ impl Flows<'_> {
                         return;
                     }
                     rows.pop();
+                } else if rows.len() == rows.capacity() {
+                    // The memory of a listing has room for `capacity` rows, not for the next power of two.
+                    rows.reserve_exact(rows.len().max(64).min(capacity - rows.len()));
                 }
                 rows.push(row);
             });

@@ -13,6 +13,7 @@ use base::time::Timestamp;
 use engine::budget::ByteSize;
 use engine::handover::RestartReport;
 use engine::pipeline::Pipeline;
+use engine::session::BlockCache;
 use query::{History, Memory};
 use spool::archive::Archive;
 
@@ -61,6 +62,8 @@ impl Confined {
             community_id_seed: settings.community_id_seed.into(),
             disk: spool.clone().map(|shelf| shelf as Arc<dyn Archive>),
             past_sums: Default::default(),
+            // A quarter: a listing by size jumps between blocks, and would otherwise decompress one for each session.
+            past_blocks: BlockCache::new(split.answers_bytes() / 4),
             log: session_log.as_deref().map(LogHandle::for_queries),
         };
         let restored = Restored { resources, confinement, history };

@@ -88,7 +88,7 @@ impl Running {
             priority::normal();
         }
         let start = history.restart.since.unwrap_or_else(now);
-        let answers_bytes = split.answers_bytes().saturating_sub(history.past_sums_bytes());
+        let answers_bytes = split.answers_bytes().saturating_sub(history.shared_bytes());
         let (answers_bytes, names) = name_processes(resources.watcher, answers_bytes, confinement)?;
         let spool = spool::start(resources.spool, &settings, &history, before, confinement)?;
         let log = log.map(|log| log.start(names.clone(), confinement)).transpose()?;

@@ -11,7 +11,9 @@
 //! it starts; both only grow. A reader copies a block and then checks whether the tail of the ring has passed it. If it
 //! has, the reader discards the copy. Neither side waits for the other.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 
 use super::columns::{self, ArchivedSession, BATCH, Encoder};
 use super::departures::Departures;
@@ -206,17 +208,18 @@ impl SessionArchive {
         }
     }
 
-    /// The session at `place`, if it is still in the archive. `recent` caches decompressed blocks.
-    pub(super) fn session(&self, place: ArchivePosition, recent: &mut BlockCache) -> Option<Session> {
+    /// The session at `place`, if it is still in the archive. `recent` has the blocks that were read before.
+    pub(super) fn session(&self, place: ArchivePosition, recent: &BlockCache) -> Option<Session> {
         if place.position >= self.head.load(Ordering::Acquire)
             && let Some(session) = self.pending_session(place.ordinal)
         {
             return Some(session);
         }
         // The session was pending when the reader found it. It is now in the block that starts at that position.
-        let block = recent.block(self, place.position)?;
-        let at = usize::try_from(place.ordinal.checked_sub(block.0)?).ok()?;
-        block.1.get(at).map(|past| past.session(place.ordinal))
+        recent.read(self, place.position, |(first, sessions)| {
+            let at = usize::try_from(place.ordinal.checked_sub(*first)?).ok()?;
+            sessions.get(at).map(|past| past.session(place.ordinal))
+        })?
     }
 
     pub(super) fn pending_session(&self, ordinal: u64) -> Option<Session> {
@@ -249,30 +252,57 @@ pub struct ArchivePosition {
     ordinal: u64,
 }
 
-/// The most recently decompressed blocks. Sessions in the same block are decompressed once. A block is known by its
-/// archive and its position, because each worker has an archive.
-#[derive(Debug, Default)]
-pub struct BlockCache(std::collections::VecDeque<((usize, u64), Opened)>);
+/// Recently decompressed blocks, shared by all readers. Sessions in the same block are decompressed once. A block is known by
+/// its archive and its position, because each worker has an archive.
+#[derive(Debug)]
+pub struct BlockCache {
+    /// The latest used block comes first.
+    blocks: Mutex<VecDeque<((usize, u64), Opened)>>,
+    blocks_max: usize,
+}
 
 /// The first ordinal of a decompressed block, and its sessions.
 type Opened = (u64, Vec<ArchivedSession>);
 
 impl BlockCache {
-    /// Blocks in the cache: 64 take about 5 MiB.
-    const MOST: usize = 64;
+    /// Bytes of a decompressed block.
+    const BLOCK_BYTES: usize = BATCH * size_of::<ArchivedSession>();
+    /// The most blocks of a cache. More of them would help only listings that a user waits for anyway.
+    const BLOCKS_MAX: usize = 64;
 
-    fn block(&mut self, archive: &SessionArchive, position: u64) -> Option<&Opened> {
+    /// A cache of at most so many bytes, or of one block.
+    pub fn new(bytes_max: u64) -> Self {
+        let blocks = usize::try_from(bytes_max).unwrap_or(usize::MAX) / Self::BLOCK_BYTES;
+        Self { blocks: Mutex::default(), blocks_max: blocks.clamp(1, Self::BLOCKS_MAX) }
+    }
+
+    /// Bytes that the blocks take at most.
+    pub fn bytes_max(&self) -> u64 {
+        (self.blocks_max * Self::BLOCK_BYTES) as u64
+    }
+
+    /// What `read` returns for the block at `position`, if it is still in the archive.
+    fn read<T>(&self, archive: &SessionArchive, position: u64, read: impl FnOnce(&Opened) -> T) -> Option<T> {
         let key = (std::ptr::from_ref(archive).addr(), position);
-        let at = match self.0.iter().position(|(other, _)| *other == key) {
-            Some(at) => at,
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = blocks.iter().position(|(other, _)| *other == key).and_then(|at| blocks.remove(at));
+        let block = match known {
+            Some(block) => block,
             None => {
                 let block = archive.block(position, None)?;
-                self.0.truncate(Self::MOST - 1);
-                self.0.push_front((key, (block.ordinal, columns::decode(&block.compressed)?)));
-                0
+                blocks.truncate(self.blocks_max - 1);
+                (key, (block.ordinal, columns::decode(&block.compressed)?))
             }
         };
-        self.0.get(at).map(|(_, opened)| opened)
+        let answer = read(&block.1);
+        blocks.push_front(block);
+        Some(answer)
+    }
+}
+
+impl Default for BlockCache {
+    fn default() -> Self {
+        Self::new(u64::MAX)
     }
 }
 

@@ -124,7 +124,7 @@ impl SessionArray {
     }
 
     /// The archived session at a location that [`known`](Self::known) returned, if it is still in the archive.
-    pub fn past_session(&self, place: ArchivePosition, recent: &mut BlockCache) -> Option<Session> {
+    pub fn past_session(&self, place: ArchivePosition, recent: &BlockCache) -> Option<Session> {
         self.archive.session(place, recent).map(|session| session.with_likely_responder(&self.servers))
     }
 

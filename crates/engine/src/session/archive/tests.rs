@@ -110,19 +110,39 @@ fn a_place_is_found_again_until_it_is_written_over() {
     writer.archive(&archive, 1300);
     let places: Vec<_> =
         archive.sessions(0..1300, None).map(|(place, session)| (place, session.bytes.responder)).collect();
-    let found = |recent: &mut BlockCache| {
+    let found = |recent: &BlockCache| {
         let again = |&(place, number): &(ArchivePosition, u64)| {
             archive.session(place, recent).map(|session| assert_eq!(check(&session), number)).is_some()
         };
         places.iter().map(again).filter(|&found| found).count()
     };
-    assert_eq!(found(&mut BlockCache::default()), 1300);
+    assert_eq!(found(&BlockCache::default()), 1300);
     // The pending sessions become a block, in another order.
     writer.archive(&archive, 1000);
     assert_eq!(archive.known(), 2300);
-    assert_eq!(found(&mut BlockCache::default()), 1300);
+    assert_eq!(found(&BlockCache::default()), 1300);
     writer.archive(&archive, 200_000);
-    assert_eq!(found(&mut BlockCache::default()), 0);
+    assert_eq!(found(&BlockCache::default()), 0);
+}
+
+#[test]
+fn decompressed_blocks_stay_within_their_memory() {
+    let archive = SessionArchive::new(SessionArchive::RING_BYTES_MIN, Lock::No).unwrap();
+    Writer::new().archive(&archive, 10_000);
+    let recent = BlockCache::new(3 * BlockCache::BLOCK_BYTES as u64);
+    assert_eq!(recent.bytes_max(), 3 * BlockCache::BLOCK_BYTES as u64);
+    let places: Vec<_> =
+        archive.sessions(0..10_000, None).map(|(place, session)| (place, session.bytes.responder)).collect();
+    // First one block after the other, then a block for each session.
+    let jumping = (0..places.len()).map(|at| (at * 1009) % places.len());
+    for at in (0..places.len()).chain(jumping.take(300)) {
+        let (place, number) = places[at];
+        assert_eq!(check(&archive.session(place, &recent).unwrap()), number);
+        let blocks = recent.blocks.lock().unwrap();
+        let bytes: usize =
+            blocks.iter().map(|(_, (_, sessions))| sessions.capacity() * size_of::<ArchivedSession>()).sum();
+        assert!(bytes as u64 <= recent.bytes_max(), "{bytes}");
+    }
 }
 
 #[test]
@@ -134,13 +154,13 @@ fn readers_never_see_what_was_not_written() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut read = 0;
-                    let mut recent = BlockCache::default();
+                    let recent = BlockCache::default();
                     while !done.load(Ordering::Relaxed) || read == 0 {
                         let mut seen = std::collections::HashSet::new();
                         for (place, session) in archive.sessions(0..archive.count(), None) {
                             assert!(seen.insert(check(&session)), "none comes twice");
                             if read % 100 == 0
-                                && let Some(again) = archive.session(place, &mut recent)
+                                && let Some(again) = archive.session(place, &recent)
                             {
                                 assert_eq!(check(&again), session.bytes.responder);
                             }
