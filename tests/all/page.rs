@@ -4,6 +4,7 @@ mod access;
 mod answers;
 mod browser;
 mod said;
+mod ssh;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -22,7 +23,16 @@ struct Opened {
 
 impl Opened {
     fn new(capture: &str, arguments: &[&str]) -> Option<Self> {
-        let path = machine::capture("the page", capture)?;
+        Self::within(capture, arguments, 3600)
+    }
+
+    /// As [`new`](Self::new), for a recorder whose links end after so many seconds without a use.
+    fn within(capture: &str, arguments: &[&str], idle_s: u64) -> Option<Self> {
+        Some(Self::of(&machine::capture("the page", capture)?, arguments, idle_s))
+    }
+
+    /// A recorder of this file.
+    fn of(path: &std::path::Path, arguments: &[&str], idle_s: u64) -> Self {
         let replay = ["--replay", path.to_str().unwrap(), "--speed", "max", "-m", "32M", "--audit", "required"];
         let recorder = Recorder::replaying(&[&replay, arguments].concat(), Stdio::null());
         let mut received = 0;
@@ -31,8 +41,8 @@ impl Opened {
             std::thread::sleep(Duration::from_millis(50));
             received > 0 && received == before
         });
-        let (origin, link) = link(&recorder);
-        Some(Self { recorder, origin, link })
+        let (origin, link) = link(&recorder, idle_s);
+        Self { recorder, origin, link }
     }
 
     fn token(&self) -> String {
@@ -47,11 +57,11 @@ impl Opened {
 }
 
 /// Asks for a link: the origin of the page, and the secret.
-fn link(recorder: &Recorder) -> (String, String) {
+fn link(recorder: &Recorder, idle_s: u64) -> (String, String) {
     let reply = recorder.ask(&["page", "--json"]);
     assert_eq!(reply.code, 0, "{}", reply.stderr);
     let document: Value = serde_json::from_str(&reply.stdout).unwrap();
-    assert_eq!(document["idle_s"], 3600);
+    assert_eq!(document["idle_s"], idle_s);
     let (origin, secret) = document["url"].as_str().unwrap().split_once("/#link=").unwrap();
     (origin.to_owned(), secret.to_owned())
 }

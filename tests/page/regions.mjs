@@ -225,6 +225,14 @@ await run({
     const log = ['#separator \\x09', '#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tduration', [seconds(http.first), 'C1', http.originator.ip, http.originator.port, http.responder.ip, http.responder.port, 'tcp', 1].join('\t')].join('\n');
     await page.locator('#alert-file').setInputFiles({ name: 'conn.log', mimeType: 'text/plain', buffer: Buffer.from(log) });
     await until('one found', async () => /1 found, 0 found in part, 0 missing/.test(await page.locator('#alert-note').textContent()));
+    // The alerts are in the address: somebody else sees the same outcomes, of the recorder as it is then.
+    const other = await open(context, page.url().replace(/#/, `#${link().split('#')[1]}&`));
+    await until('the same outcomes', async () => /1 found, 0 found in part, 0 missing/.test(await other.locator('#alert-note').textContent()));
+    assert.deepEqual(await other.locator('#outcomes tbody tr').allTextContents(), await page.locator('#outcomes tbody tr').allTextContents());
+    await other.evaluate(() => { location.hash = location.hash.replace(/alerts=.{9}/, 'alerts=AAAAAAAAA'); });
+    await until('what is wrong', async () => /cannot be read/.test(await other.locator('#alert-note').textContent()));
+    assert.deepEqual(other.wrong, []);
+    await other.close();
     await page.locator('#outcomes button').click();
     await until('its session', async () => { const [shown, all] = await counts(page); return shown >= 1 && shown < all; });
     await clear();
@@ -261,6 +269,17 @@ await run({
     assert.equal(await other.locator('#q').inputValue(), '10.0.0.6');
     assert.ok(!other.url().includes('link='), 'the secret is not in the address any more');
     await other.reload();
+    await other.locator('#packets .lines li').first().waitFor();
+    // So is the packet that was chosen.
+    await other.locator('#packets .lines button').last().click();
+    const [chosen, tree] = [await other.locator('#packets [aria-current]').textContent(), await other.locator('#tree').textContent()];
+    await until('the packet', async () => other.url().includes('packet='));
+    await other.reload();
+    await until('the same packet', async () => (await other.locator('#packets [aria-current]').allTextContents()).join() === chosen);
+    assert.equal(await other.locator('#tree').textContent(), tree);
+    await other.goto(`${url.origin}/#session=${http.id}&packet=2001-01-01T00:00:00Z`);
+    await other.reload();
+    await until('that it is not there', async () => /2001-01-01 00:00:00.* is not among them/.test(await other.locator('#packets .note').first().textContent()));
     await other.locator('#packets .lines li').first().waitFor();
     // The view of the session, and what is hunted for, are in the address too; a hunt waits for who opened it.
     await other.locator('#tab-conversation').click();

@@ -153,7 +153,8 @@ fn page_port(settings: &Settings) -> Result<Option<PagePort>, Error> {
     let address = settings.page.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
     match (PagePort::reserve(address, settings.page.is_some()), settings.page) {
         (Ok(port), _) => {
-            Ok(Some(port.with_dissector(settings.page_dissector.clone()).with_socket_path(&settings.socket)))
+            let port = port.with_dissector(settings.page_dissector.clone()).with_idle_max(settings.page_idle);
+            Ok(Some(port.with_socket_path(&settings.socket)))
         }
         (Err(source), Some(address)) => Err(Error::Listen { address, source }),
         (Err(error), None) => {

@@ -2,10 +2,13 @@
 
 import * as api from './api.js';
 import { exact, exactTime, microseconds, number, rfc3339 } from './format.js';
-import { change } from './state.js';
+import { pack, unpack } from './pack.js';
+import { change, onChange, state } from './state.js';
 import { button, drops, el } from './ui.js';
 
 const BEFORE_US = 5e6, ALERTS_MAX = 5000, AT_ONCE = 200;
+// Alerts that a link holds: an address stays short enough to be sent.
+const LINKED_MAX = 200;
 
 export function alerts(place, app) {
   const input = el('input', { type: 'file', id: 'alert-file', 'aria-label': 'eve.json or conn.log' });
@@ -14,24 +17,51 @@ export function alerts(place, app) {
   const body = el('tbody');
   const list = el('table', { id: 'outcomes' }, el('caption', {}, 'Alerts'), el('thead', {}, el('tr', {}, ...['Time', 'Alert', 'Session', 'Outcome', 'Why'].map((name) => el('th', { scope: 'col' }, name)))), body);
   place.append(zone, note, list);
+  let shown = '', asked = 0;
   drops(zone, input, take);
+  // The alerts are in the address: whoever opens it sees what the recorder has of them now.
+  onChange((keys) => { if (keys.has('alerts') || keys.has('view')) open(); });
 
   async function take(file) {
     const { found, wrong } = read(await file.text());
     body.replaceChildren();
     if (!found.length) { note.textContent = `There is no alert in ${file.name}: it is neither an eve.json of Suricata nor a conn.log of Zeek.`; return; }
-    const some = found.slice(0, ALERTS_MAX), counts = { found: 0, partly: 0, missing: 0 };
-    note.textContent = `${number(some.length)} alerts, asking the recorder …`;
-    try {
-      for (let at = 0; at < some.length; at += AT_ONCE) await ask(some.slice(at, at + AT_ONCE), counts);
-    } catch (error) {
-      note.textContent = error.message;
-      return;
-    }
-    note.textContent = [`${counts.found} found, ${counts.partly} found in part, ${counts.missing} missing`, wrong ? `${wrong} lines were not understood` : '', found.length > some.length ? `only the first ${exact(ALERTS_MAX)} were looked up` : ''].filter(Boolean).join('; ');
+    shown = await pack(JSON.stringify(found.slice(0, LINKED_MAX).map(({ name, at, until, flow }) => [name, at, until, flow])));
+    change({ alerts: shown });
+    await look(found, [wrong ? `${wrong} lines were not understood` : '', found.length > LINKED_MAX ? `the address of this page holds the first ${LINKED_MAX}` : '']);
   }
 
-  async function ask(some, counts) {
+  async function open() {
+    if (!app.visitor || state.view !== 'alerts' || state.alerts === shown) return;
+    shown = state.alerts;
+    body.replaceChildren();
+    note.textContent = '';
+    if (!shown) return;
+    let found;
+    try {
+      found = linked(JSON.parse(await unpack(shown)));
+    } catch {
+      note.textContent = 'The alerts in this link cannot be read: it was changed or cut.';
+      return;
+    }
+    await look(found, []);
+  }
+
+  async function look(found, notes) {
+    asked += 1;
+    const mine = asked, some = found.slice(0, ALERTS_MAX), counts = { found: 0, partly: 0, missing: 0 };
+    note.textContent = `${number(some.length)} alerts, asking the recorder …`;
+    try {
+      for (let at = 0; at < some.length && mine === asked; at += AT_ONCE) await ask(some.slice(at, at + AT_ONCE), counts, mine);
+    } catch (error) {
+      if (mine === asked) note.textContent = error.message;
+      return;
+    }
+    if (mine !== asked) return;
+    note.textContent = [`${counts.found} found, ${counts.partly} found in part, ${counts.missing} missing`, ...notes, found.length > some.length ? `only the first ${exact(ALERTS_MAX)} were looked up` : ''].filter(Boolean).join('; ');
+  }
+
+  async function ask(some, counts, mine) {
     const newest = microseconds(app.end.as_of) || Infinity;
     const selections = some.map(({ flow, at, until }) => ({ flow, since: rfc3339(Math.max(0, Math.min(at, newest) - BEFORE_US)), until: rfc3339(Math.max(until, at) + BEFORE_US) }));
     const outcomes = new Map();
@@ -41,6 +71,7 @@ export function alerts(place, app) {
       if (error.status !== 404) throw error;
       some.forEach((_, i) => outcomes.set(i, { packets: 0, missing: { detail: error.message } }));
     });
+    if (mine !== asked) return;
     some.forEach((alert, i) => {
       const outcome = outcomes.get(i) || { packets: 0, missing: { detail: 'the recorder did not say' } };
       const kind = outcome.packets === 0 ? 'missing' : outcome.missing ? 'partly' : 'found';
@@ -50,6 +81,17 @@ export function alerts(place, app) {
       body.append(el('tr', { class: kind }, el('td', {}, exactTime(alert.at)), el('td', {}, alert.name), el('td', {}, open), el('td', {}, words), el('td', {}, outcome.missing?.detail || '')));
     });
   }
+
+  return { show: open };
+}
+
+// Alerts that a link holds. A link comes from anybody: each field is checked.
+function linked(all) {
+  if (!Array.isArray(all) || all.length > LINKED_MAX) throw new Error('not a list of alerts');
+  return all.map(([name, at, until, flow]) => {
+    if (typeof name !== 'string' || typeof flow !== 'string' || !Number.isFinite(at) || !Number.isFinite(until)) throw new Error('not an alert');
+    return { name, at, until, flow };
+  });
 }
 
 const bracketed = (ip) => (ip.includes(':') ? `[${ip}]` : ip);

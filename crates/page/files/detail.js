@@ -131,7 +131,10 @@ export function detail(place, app) {
   async function packets(/** @type {Partial<Flow>} */ flow, body) {
     const list = el('ol', { class: 'lines', 'aria-label': 'Packets' }), tree = el('div', { class: 'tree', id: 'tree' }), note = el('p', { class: 'note' }, 'Reading …');
     body.replaceChildren(note, el('div', { class: 'split' }, list, tree));
+    const wanted = state.packet;
     let first = NaN;
+    /** @type {HTMLElement[]} */
+    const chosen = [];
     const add = (/** @type {PacketLine} */ line) => {
       const at = microseconds(line.time);
       if (Number.isNaN(first)) first = at;
@@ -139,14 +142,19 @@ export function detail(place, app) {
         list.querySelectorAll('[aria-current]').forEach((other) => other.removeAttribute('aria-current'));
         item.firstChild.setAttribute('aria-current', 'true');
         showTree(tree, line);
+        change({ packet: line.time }, false);
       }, { title: exactTime(at) }));
       list.append(item);
+      // A link names the packet by its time.
+      if (line.time === wanted) chosen.push(/** @type {HTMLElement} */ (item.firstChild));
     };
     try {
       const end = await api.lines('GET /v1/lines', { ...selection(flow), count: PACKETS }, add);
       const missing = flow.packets.originator + flow.packets.responder - flow.kept_packets;
-      note.textContent = [counted(list.children.length, 'packet'), missing > 0 && !flow.kept_unknown ? `${exact(missing)} are gone` : '', end['retrocap-note'] || ''].filter(Boolean).join('. ');
-      list.querySelector('button')?.click();
+      note.textContent = [counted(list.children.length, 'packet'), missing > 0 && !flow.kept_unknown ? `${exact(missing)} are gone` : '', end['retrocap-note'] || '', wanted && !chosen.length ? `The packet of this link, ${exactTime(microseconds(wanted))}, is not among them` : ''].filter(Boolean).join('. ');
+      const opened = chosen[0] || list.querySelector('button');
+      opened?.click();
+      if (chosen.length) opened?.scrollIntoView({ block: 'center' });
     } catch (error) {
       note.textContent = error.message;
     }
@@ -240,6 +248,6 @@ export function detail(place, app) {
       buttons(flow), el('p', { id: 'given', role: 'status' }), panels(may ? views : views.slice(3), state.tab || 'packets', (tab) => change({ tab: tab === 'packets' ? '' : tab }, false)));
   }
 
-  const close = () => button('Close', () => { change({ session: '', tab: '' }); byId('grid').focus(); }, { class: 'close', id: 'close' });
+  const close = () => button('Close', () => { change({ session: '', tab: '', packet: '' }); byId('grid').focus(); }, { class: 'close', id: 'close' });
   return { show };
 }

@@ -78,7 +78,7 @@ export function hunt(place, app) {
       const ends = [store.addresses.text(store.originator[row]), store.addresses.text(store.responder[row])];
       const [a, b] = [flow.originator, flow.responder];
       const same = (x, y) => ends[0] === (x.ip || x.mac) && ends[1] === (y.ip || y.mac) && store.originatorPort[row] === x.port && store.responderPort[row] === y.port;
-      if (same(a, b) || same(b, a)) return change({ session: store.id(row) });
+      if (same(a, b) || same(b, a)) return change({ session: store.id(row), packet: '' });
     }
     note.textContent = 'This session is no longer in the list.';
   }

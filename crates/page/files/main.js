@@ -253,7 +253,7 @@ async function start() {
   parts.detail = detail(byId('session'), app);
   parts.tabs = tabs(byId('tabs'), [['sessions', 'Sessions'], ['hunt', 'Hunt'], ['alerts', 'Alerts']], (key) => change({ view: key === 'sessions' ? '' : key }));
   hunt(byId('hunt'), app);
-  alerts(byId('alerts'), app);
+  parts.alerts = alerts(byId('alerts'), app);
   view();
   onChange(changed);
   enter();
@@ -272,6 +272,7 @@ async function enter() {
   parts.bar.draw();
   await tick();
   if (state.session) parts.detail.show();
+  parts.alerts.show();
   addEventListener('visibilitychange', () => { if (!document.hidden) tick(); });
   addEventListener('online', tick);
 }

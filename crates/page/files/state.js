@@ -1,6 +1,6 @@
 // What the page shows, all of it in its address: a link is a finding that a colleague with rights can open.
 
-const KEYS = ['view', 'since', 'until', 'q', 'by', 'sort', 'session', 'only', 'not', 'zone', 'tab', 'kind', 'in', 'rules'];
+const KEYS = ['view', 'since', 'until', 'q', 'by', 'sort', 'session', 'only', 'not', 'zone', 'tab', 'packet', 'kind', 'in', 'rules', 'alerts'];
 const listeners = new Set();
 export const state = read();
 

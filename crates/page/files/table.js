@@ -123,7 +123,7 @@ export function table(place, app) {
     else if (chosen >= top + full) goTo(chosen - full + 1);
     grid.setAttribute('aria-activedescendant', `row-${chosen}`);
     schedule();
-    if (open) change({ session: app.store.id(app.rows[chosen]) });
+    if (open) change({ session: app.store.id(app.rows[chosen]), packet: '' });
   }
 
   function goTo(at) {
@@ -152,7 +152,7 @@ export function table(place, app) {
     const to = { ArrowDown: chosen + 1, ArrowUp: Math.max(0, chosen - 1), PageDown: chosen + page, PageUp: chosen - page, Home: 0, End: app.rows.length - 1 }[event.key];
     if (to !== undefined) choose(to, Boolean(state.session));
     else if (event.key === 'Enter' || event.key === ' ') choose(Math.max(0, chosen), true);
-    else if (event.key === 'Escape') change({ session: '', tab: '' });
+    else if (event.key === 'Escape') change({ session: '', tab: '', packet: '' });
     else return;
     event.preventDefault();
   });

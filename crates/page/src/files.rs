@@ -74,6 +74,7 @@ const CONTENTS: &[(&str, &[u8])] = embedded![
     "packet.js",
     "hunt.js",
     "alerts.js",
+    "pack.js",
     "dissector.js",
 ];
 

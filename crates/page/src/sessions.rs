@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::secret::{Digest, Secret};
 
-/// Time without a use after which a link or a session ends.
-pub const IDLE_MAX: Duration = Duration::from_secs(3600);
+/// Time without a use after which a link or a session ends, unless another one is set.
+pub const IDLE_DEFAULT: Duration = Duration::from_secs(3600);
 /// Links that nobody has used yet, and sessions, at most. Beyond it, the one that was unused longest ends.
 const MAX: usize = 256;
 
@@ -16,6 +16,7 @@ const MAX: usize = 256;
 pub struct Sessions<O> {
     links: Mutex<Table<O>>,
     sessions: Mutex<Table<O>>,
+    idle_max: Duration,
 }
 
 /// Owners by the digests of their secrets.
@@ -35,32 +36,44 @@ impl std::fmt::Debug for Digest {
 
 impl<O> Default for Sessions<O> {
     fn default() -> Self {
-        Self { links: Mutex::default(), sessions: Mutex::default() }
+        Self::new(IDLE_DEFAULT)
+    }
+}
+
+impl<O> Sessions<O> {
+    /// Links and sessions that end after this time without a use.
+    pub fn new(idle_max: Duration) -> Self {
+        Self { links: Mutex::default(), sessions: Mutex::default(), idle_max }
+    }
+
+    /// Time without a use after which a link or a session ends.
+    pub fn idle_max(&self) -> Duration {
+        self.idle_max
     }
 }
 
 impl<O: Clone> Sessions<O> {
     /// Makes a link for `owner`; `None` if the system has no randomness.
     pub fn link(&self, owner: O, now: Instant) -> Option<Secret> {
-        add(&self.links, owner, now)
+        self.add(&self.links, owner, now)
     }
 
     /// Exchanges a link for a session, if its owner is `admitted`. The link is gone then; one whose owner is not admitted stays.
     pub fn exchange(&self, link: &str, now: Instant, admitted: impl FnOnce(&O) -> bool) -> Option<Secret> {
         let owner = {
             let mut links = lock(&self.links);
-            end_unused(&mut links, now);
+            self.end_unused(&mut links, now);
             let digest = Digest::of(link);
             links.get(&digest).filter(|entry| admitted(&entry.owner))?;
             links.remove(&digest)?.owner
         };
-        add(&self.sessions, owner, now)
+        self.add(&self.sessions, owner, now)
     }
 
     /// The owner of a session, which is used with this call.
     pub fn owner(&self, session: &str, now: Instant) -> Option<O> {
         let mut sessions = lock(&self.sessions);
-        end_unused(&mut sessions, now);
+        self.end_unused(&mut sessions, now);
         let entry = sessions.get_mut(&Digest::of(session))?;
         entry.used = now;
         Some(entry.owner.clone())
@@ -70,23 +83,23 @@ impl<O: Clone> Sessions<O> {
     pub fn end(&self, session: &str) {
         lock(&self.sessions).remove(&Digest::of(session));
     }
-}
 
-fn add<O>(table: &Mutex<Table<O>>, owner: O, now: Instant) -> Option<Secret> {
-    let secret = Secret::new()?;
-    let mut table = lock(table);
-    end_unused(&mut table, now);
-    if table.len() >= MAX
-        && let Some(longest) = table.iter().min_by_key(|(_, entry)| entry.used).map(|(digest, _)| *digest)
-    {
-        table.remove(&longest);
+    fn add(&self, table: &Mutex<Table<O>>, owner: O, now: Instant) -> Option<Secret> {
+        let secret = Secret::new()?;
+        let mut table = lock(table);
+        self.end_unused(&mut table, now);
+        if table.len() >= MAX
+            && let Some(longest) = table.iter().min_by_key(|(_, entry)| entry.used).map(|(digest, _)| *digest)
+        {
+            table.remove(&longest);
+        }
+        table.insert(Digest::of(secret.reveal()), Entry { owner, used: now });
+        Some(secret)
     }
-    table.insert(Digest::of(secret.reveal()), Entry { owner, used: now });
-    Some(secret)
-}
 
-fn end_unused<O>(table: &mut Table<O>, now: Instant) {
-    table.retain(|_, entry| now.saturating_duration_since(entry.used) < IDLE_MAX);
+    fn end_unused(&self, table: &mut Table<O>, now: Instant) {
+        table.retain(|_, entry| now.saturating_duration_since(entry.used) < self.idle_max);
+    }
 }
 
 fn lock<O>(table: &Mutex<Table<O>>) -> MutexGuard<'_, Table<O>> {

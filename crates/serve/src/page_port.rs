@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt};
 use tokio::net::TcpListener;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::peer::Peer;
 use super::polls::Polls;
 use api::page_answers::PageLink;
-use page::{IDLE_MAX, Secret, Sessions};
+use page::{Secret, Sessions};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -80,6 +80,12 @@ impl PagePort {
         Self { dissector, ..self }
     }
 
+    /// Sets the time without a use after which links and sessions end.
+    #[must_use]
+    pub fn with_idle_max(self, idle_max: Duration) -> Self {
+        Self { sessions: Sessions::new(idle_max), ..self }
+    }
+
     /// Sets the path of the recorder's socket.
     #[must_use]
     pub fn with_socket_path(self, path: &std::path::Path) -> Self {
@@ -134,7 +140,7 @@ impl PagePort {
         let owner = PageOwner { peer: peer.clone(), browser_uid, polls: Arc::default() };
         let secret = self.sessions.link(owner, Instant::now()).ok_or("the system has no random numbers")?;
         let url = format!("http://{}/#link={}", self.address, secret.reveal());
-        Ok(PageLink { url: url.into(), idle_s: IDLE_MAX.as_secs() })
+        Ok(PageLink { url: url.into(), idle_s: self.sessions.idle_max().as_secs() })
     }
 
     /// Exchanges a link for a session, if the browser may use it.

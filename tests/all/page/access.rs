@@ -30,10 +30,10 @@ fn nothing_listens_until_somebody_asks_for_the_page() {
     let replay = ["--replay", capture.to_str().unwrap(), "--speed", "max"];
     let recorder = Recorder::replaying(&replay, Stdio::null());
     assert!(listening_ports(recorder.child.id()).is_empty());
-    let (origin, _) = link(&recorder);
+    let (origin, _) = link(&recorder, 3600);
     let port: u16 = origin.strip_prefix("http://127.0.0.1:").unwrap().parse().unwrap();
     assert_eq!(listening_ports(recorder.child.id()), [port]);
-    assert_eq!(link(&recorder).0, origin, "one port for all links");
+    assert_eq!(link(&recorder, 3600).0, origin, "one port for all links");
 
     let from_start = Recorder::replaying(&[&replay[..], &["--page", "127.0.0.1:0"]].concat(), Stdio::null());
     eventually("the page listens", || listening_ports(from_start.child.id()).len() == 1);
@@ -178,7 +178,7 @@ fn a_page_that_is_open_costs_no_packet() {
     let namespace = Namespace::new();
     assert!(namespace.ip("link set lo up").status.success());
     let recorder = Recorder::live(&namespace, &["-m", "16M", "--user", "nobody"]);
-    let (origin, secret) = link(&recorder);
+    let (origin, secret) = link(&recorder, 3600);
     let inside = ["ip", "netns", "exec", &namespace.name];
     let exchanged = curl(&inside, &format!("{origin}/v1/page/session"), &["-d", &format!("{{\"link\":\"{secret}\"}}")]);
     assert_eq!(exchanged.status, 201, "{}", exchanged.text());

@@ -40,7 +40,7 @@ fn script(name: &str, chromium: &str, socket: &Path) -> Command {
     command
 }
 
-fn passes(test: &str, name: &str, recorder: &Recorder) {
+pub(super) fn passes(test: &str, name: &str, recorder: &Recorder) {
     let Some(chromium) = chromium(test) else { return };
     let output = script(name, chromium, &recorder.socket()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -58,6 +58,15 @@ fn each_region_and_each_button() {
 fn for_everyone() {
     let Some(page) = Opened::new("mixed-lan.pcap", &[]) else { return };
     passes("for_everyone", "everyone.mjs", &page.recorder);
+}
+
+#[test]
+fn links_and_sessions_expire() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("retrocap.toml");
+    std::fs::write(&settings, "page-idle = \"5s\"\n").unwrap();
+    let Some(page) = Opened::within("mixed-lan.pcap", &["--config", settings.to_str().unwrap()], 5) else { return };
+    passes("links_and_sessions_expire", "expiry.mjs", &page.recorder);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use super::super::service::Service;
 use super::response::{HttpProblem, SafeJson};
 use api::Problem;
 use api::page_answers::{NewPageLink, PageExchange, PageLink, PageToken, PageVisitor};
+use page::File;
 use page::headers::{Purpose, headers};
-use page::{File, IDLE_MAX};
 
 type Result<T> = std::result::Result<T, HttpProblem>;
 
@@ -100,7 +100,7 @@ pub(super) async fn visitor(
         version: env!("CARGO_PKG_VERSION").into(),
         socket: port.map(|port| port.socket_path.clone()).unwrap_or_default().into(),
         dissector: port.is_some_and(|port| port.dissector.is_some()),
-        idle_s: peer.has_page_session().then_some(IDLE_MAX.as_secs()),
+        idle_s: port.filter(|_| peer.has_page_session()).map(|port| port.sessions.idle_max().as_secs()),
     };
     SafeJson(StatusCode::OK, visitor)
 }
