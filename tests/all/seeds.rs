@@ -268,6 +268,24 @@ fn certificate() -> Vec<u8> {
 const CERTIFICATE: &str = include_str!("seeds/certificate.txt");
 
 const TEXTS: &[(&str, &str)] = &[
+    ("rules/attack", include_str!("../../crates/hunt/attacks/heartbleed.toml")),
+    (
+        "rules/indicators",
+        "192.0.2.7\n198.51.100.0/24\nexample.com\nhttp://example.com/a\nd41d8cd98f00b204e9800998ecf8427e\n",
+    ),
+    ("rules/regex", "(?i)user-agent: [a-z]{2,9}/\\d+"),
+    ("manifest/signers", "ann@example.org namespaces=\"retrocap\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==\n"),
+    (
+        "processes/docker",
+        "0::/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope\n",
+    ),
+    (
+        "processes/kubernetes",
+        "1:name=systemd:/kubepods/burstable/pod01234567-89ab-cdef-0123-456789abcdef/0123456789abcdef0123456789abcdef\n",
+    ),
+    ("spool_file/plain", "\0\0\0"),
+    ("spool_file/compressed", "\u{1}\0\u{1}"),
+    ("spool_file/raw", "\u{2}\n\r\r\n"),
     (
         "alerts/eve",
         r#"{"timestamp":"2026-11-22T10:00:00.123456+0000","flow_id":1,"event_type":"alert","src_ip":"10.0.0.5","src_port":51234,"dest_ip":"192.0.2.7","dest_port":443,"proto":"TCP","community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","alert":{"signature_id":2,"signature":"ET a/b"}}
@@ -440,7 +458,21 @@ fn reads(name: &str, bytes: &[u8]) {
         }
         "interfaces/new-and-gone" => retrocap::capture::interfaces::reports(bytes).count() == 2,
         "interfaces/with-address" => retrocap::capture::interfaces::addresses(bytes).count() == 1,
+        "rules/attack" => retrocap::hunt::attack::Attack::read(text()).is_ok(),
+        "rules/indicators" => {
+            let mut indicators = retrocap::hunt::indicators::Indicators::default();
+            indicators.read(text());
+            indicators.len() == 5
+        }
+        "rules/regex" => {
+            let pattern = retrocap::hunt::patterns::Pattern::new("regex", retrocap::hunt::Kind::Text);
+            retrocap::hunt::patterns::Builder::default().regex(pattern, text()).is_ok()
+        }
+        "manifest/signers" => retrocap::evidence::signers::AllowedSigners::read(text()).is_ok(),
         _ => match name.split_once('/').unwrap().0 {
+            "processes" => processes::container::Cgroup::read(text()).container.is_some(),
+            // The target says how it changes a valid file; what it does with that, it checks itself.
+            "spool_file" => bytes.len() >= 3,
             "alerts" => {
                 retrocap::alert::Alerts::read(bytes).is_ok_and(|it| !it.alerts.is_empty() && it.broken_count == 0)
             }

@@ -73,7 +73,6 @@ struct Row {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum RowPosition {
-    /// The slot of a session in the table.
     Array(u32),
     Archive(ArchivePosition),
     /// In the archive, but in the table when the listing began.
@@ -332,7 +331,7 @@ impl Flows<'_> {
                     }
                     rows.pop();
                 } else if rows.len() == rows.capacity() {
-                    // The memory of a listing has room for `capacity` rows, not for the next power of two.
+                    // `capacity` rows fit, not the next power of two.
                     rows.reserve_exact(rows.len().max(64).min(capacity - rows.len()));
                 }
                 rows.push(row);

@@ -18,6 +18,6 @@ mod verbs;
 
 pub use base::{codec, counters, interface, log_limit, memory, packet, source, time};
 pub use engine::{budget, handover, judge, own_streams, pipeline, session, store};
-pub use {api, base, decode, filter, formats, hunt, objects, protocols, query, streams};
+pub use {api, base, decode, evidence, filter, formats, hunt, objects, protocols, query, spool, streams};
 #[cfg(target_os = "linux")]
 pub use {capture, daemon, serve};
