@@ -73,6 +73,14 @@ fn a_recorder_chooses_packets_and_sessions_by_what_they_say_as_the_command_line_
     let (every, known) = (ask("/v1/flows?app=any").text(), ask("/v1/flows").text());
     assert_eq!(every.lines().count(), known.lines().count());
 
+    // Of sessions that are named, only the packets of these are read.
+    let named: Vec<&Value> = listed.iter().step_by(7).collect();
+    let ids: Vec<String> = named.iter().map(|flow| format!("id={}", flow["id"].as_str().unwrap())).collect();
+    let answer = ask(&format!("/v1/flows?{}&app=any", ids.join("&")));
+    let some: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(sessions(some.iter()), sessions(named.into_iter()));
+    assert_eq!(ask(&format!("/v1/flows?{}&app=tls", ids[0])).status, 404);
+
     for (question, status, words) in [
         ("/v1/packets?app=tls", 404, "carries tls"),
         ("/v1/packets?app=tls&filter=port+1", 404, "matches"),

@@ -471,7 +471,6 @@ fn reads(name: &str, bytes: &[u8]) {
         "manifest/signers" => retrocap::evidence::signers::AllowedSigners::read(text()).is_ok(),
         _ => match name.split_once('/').unwrap().0 {
             "processes" => processes::container::Cgroup::read(text()).container.is_some(),
-            // The target says how it changes a valid file; what it does with that, it checks itself.
             "spool_file" => bytes.len() >= 3,
             "alerts" => {
                 retrocap::alert::Alerts::read(bytes).is_ok_and(|it| !it.alerts.is_empty() && it.broken_count == 0)

@@ -34,6 +34,14 @@ await run({
     assert.equal(await page.locator('#grid').getAttribute('aria-rowcount'), String(flows.length + 1));
   },
 
+  async list_has_the_words_that_the_command_line_has() {
+    const spoken = new Map(retrocap('flows', '--app', 'any', '--json').trim().split('\n').map((line) => JSON.parse(line)).map((flow) => [flow.id, flow.app]));
+    const expected = flows.slice(0, 12).map((flow) => spoken.get(flow.id)).map((app) => (app ? [app.name, ...app.words].join(' ') : ''));
+    assert.ok(expected.filter(Boolean).length > 3, 'sessions with words are in view');
+    const shown = () => page.locator('.row:not([hidden])').evaluateAll((all) => all.map((row) => row.children[4].textContent));
+    await until(expected.join(', '), async () => { const cells = await shown(); return expected.every((text, at) => cells[at].startsWith(text)); });
+  },
+
   async time_strip_sets_the_window() {
     const box = await page.locator('#timeline').boundingBox();
     await page.mouse.move(box.x + box.width * 0.2, box.y + 40);

@@ -11,6 +11,9 @@ const ROW = 26;
 const HEIGHT_MAX = 16000000;
 const HEADS = ['First packet', 'Originator', 'Responder', 'Proto', 'Name and words', 'State', 'Lasts', 'Packets', 'Bytes', 'Kept'];
 const DETAILS_MAX = 2000;
+// Least time between two looks at what sessions say, and the part of the time that they take on a page that is left open: one
+// that nobody has touched for a while.
+const LISTEN_MS = 1000, LISTEN_SHARE = 0.002, LEFT_OPEN_MS = 5000;
 
 export function table(place, app) {
   const head = el('div', { role: 'row', class: 'head', 'aria-rowindex': 1 }, ...HEADS.map((name) => el('span', { role: 'columnheader' }, name)));
@@ -21,7 +24,9 @@ export function table(place, app) {
   place.append(grid, el('p', { id: 'empty', hidden: true }));
   const made = [];
   const details = new Map();
-  let top = 0, chosen = -1, pending = 0, lookup = 0;
+  // What sessions said, by id; those that go on are asked for again when they have more packets.
+  const spoken = new Map();
+  let top = 0, chosen = -1, pending = 0, lookup = 0, listen = 0, listened = 0, rested = 0, touched = performance.now();
 
   // What does not change while one draws is asked once: the layout of the page is not computed for each row.
   let seen = 400;
@@ -64,7 +69,8 @@ export function table(place, app) {
     put(cells[1], from, from);
     put(cells[2], to, to);
     put(cells[3], protocolName(store.protocol[index]), store.vlan[index] ? `VLAN ${store.vlan[index] - 1}` : app.end.interfaces[store.iface[index]]);
-    put(cells[4], known ? words(known) : '', known ? words(known) : '');
+    const text = known ? words({ ...known, app: spoken.get(known.id)?.app || known.app }) : '';
+    put(cells[4], text, text);
     put(cells[5], app.end.states[store.state[index]] || '');
     put(cells[6], span(store.last[index] - store.first[index]), `until ${exactTime(store.last[index])}`);
     put(cells[7], number(packets), `${exact(store.originatorPackets[index])} out, ${exact(store.responderPackets[index])} in`);
@@ -92,13 +98,39 @@ export function table(place, app) {
     body.style.transform = `translateY(${Math.round(shift)}px)`;
     clearTimeout(lookup);
     lookup = setTimeout(lookUp, 150);
+    clearTimeout(listen);
+    const now = performance.now(), isLeftOpen = now - touched > LEFT_OPEN_MS;
+    listen = setTimeout(listenIn, Math.max(400, (isLeftOpen ? rested : listened) - now));
   }
 
   function schedule() {
     if (!pending) pending = requestAnimationFrame(draw);
   }
 
-  // Names and words of the rows in view, which the recorder reads from packets.
+  // The words of the protocols that the sessions in view spoke: the recorder reads their packets for this.
+  async function listenIn() {
+    const { store } = app;
+    const packets = (index) => store.originatorPackets[index] + store.responderPackets[index];
+    const rows = made.filter((node) => !node.hidden).map((node) => app.rows[node.at])
+      .filter((index) => index !== undefined && store.keptPackets[index] && spoken.get(store.id(index))?.packets !== packets(index));
+    if (!rows.length || document.hidden) return;
+    if (spoken.size > DETAILS_MAX) spoken.clear();
+    const since = Math.min(...rows.map((index) => store.first[index])), until = Math.max(...rows.map((index) => store.last[index]));
+    const started = performance.now();
+    rows.forEach((index) => spoken.set(store.id(index), { ...spoken.get(store.id(index)), packets: packets(index) }));
+    try {
+      await api.lines('GET /v1/flows', { id: rows.map((index) => store.id(index)), app: 'any', since: rfc3339(since), until: rfc3339(until + 1) },
+        (flow) => { if (flow.app) spoken.set(flow.id, { ...spoken.get(flow.id), app: flow.app }); });
+      if (!pending) pending = requestAnimationFrame(draw);
+    } catch (error) {
+      // Somebody else reads contents now: the next time.
+      rows.forEach((index) => spoken.delete(store.id(index)));
+    }
+    listened = performance.now() + LISTEN_MS;
+    rested = performance.now() + (performance.now() - started) / LISTEN_SHARE;
+  }
+
+  // Names of the rows in view, which the recorder reads from their first packets.
   async function lookUp() {
     const { store } = app;
     const rows = made.filter((node) => !node.hidden).map((node) => app.rows[node.at]).filter((index) => index !== undefined);
@@ -132,6 +164,7 @@ export function table(place, app) {
     schedule();
   }
 
+  for (const kind of ['keydown', 'pointerdown', 'wheel']) addEventListener(kind, () => { touched = performance.now(); }, { passive: true });
   grid.addEventListener('scroll', () => {
     const scaled = (grid.scrollTop / scrollMax()) * topMax();
     // The scrollbar of a long list has steps of several rows; what the keys have set is more exact.

@@ -64,8 +64,8 @@ fn for_everyone() {
 fn links_and_sessions_expire() {
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("retrocap.toml");
-    std::fs::write(&settings, "page-idle = \"5s\"\n").unwrap();
-    let Some(page) = Opened::within("mixed-lan.pcap", &["--config", settings.to_str().unwrap()], 5) else { return };
+    std::fs::write(&settings, "page-idle = \"12s\"\n").unwrap();
+    let Some(page) = Opened::within("mixed-lan.pcap", &["--config", settings.to_str().unwrap()], 12) else { return };
     passes("links_and_sessions_expire", "expiry.mjs", &page.recorder);
 }
 

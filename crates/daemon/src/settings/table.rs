@@ -24,6 +24,8 @@ use DefaultValue::{Is, Unset};
 const ALPHA_MAX: f64 = 8.0;
 /// Minimum of a horizon.
 const HORIZON_MIN: Duration = Duration::from_secs(1);
+/// A page that is looked at asks every five seconds at least.
+const PAGE_IDLE_MIN: Duration = Duration::from_secs(10);
 /// Minimum of a timeout. With a shorter one, no client of a busy machine succeeds.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
@@ -161,7 +163,7 @@ settings! {
     "" "page" => page: Option<SocketAddr> = Unset("a free port, which `retrocap page` opens", r#""127.0.0.1:57081""#), Restart,
         Some(Flag::value("ADDR:PORT").heading("Page").alone("127.0.0.1:57081")), |value| value.address("127.0.0.1:57081").map(Some);
     /// Time without a use after which a link to the page, or the session of a browser, ends; a duration with its unit.
-    "" "page-idle" => page_idle: Duration = Is("1h"), Restart, None, |value| value.duration(HORIZON_MIN);
+    "" "page-idle" => page_idle: Duration = Is("1h"), Restart, None, |value| value.duration(PAGE_IDLE_MIN);
     /// Folder with a dissector for the page, wiregasm 1.9 (npm @goodtools/wiregasm): its files wiregasm.js, wiregasm.wasm
     /// and wiregasm.data. The page then shows packets as Wireshark does. Everybody who reaches the page gets these files.
     "" "page-dissector" => page_dissector: Option<PathBuf> = Unset("none", r#""/usr/share/retrocap/wiregasm""#), Restart,

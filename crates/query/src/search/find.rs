@@ -50,6 +50,39 @@ impl History {
         search
     }
 
+    /// Looks up the sessions with these identities that overlap the window of `request`. The search returns all their packets.
+    ///
+    /// # Errors
+    ///
+    /// If the window of `request` is invalid.
+    pub fn search_ids(
+        &self,
+        ids: &HashSet<u64>,
+        request: &Request,
+        limits: SearchLimits,
+    ) -> Result<Search, QueryError> {
+        let (since, until) = request.window()?;
+        let mut search = Search {
+            whole_sessions: Some(HashMap::new()),
+            known: vec![SessionTotals::default()],
+            window: (Timestamp::MAX, Timestamp::MIN),
+            ..Search::default()
+        };
+        let mut held = 0;
+        for (number, (worker, reader)) in (0u16..).zip(self.workers.iter().enumerate()) {
+            let sessions = reader.sessions.overlapping(since, until).filter(|session| session.kept_packets > 0);
+            for session in sessions.filter(|session| ids.contains(&self.identity(number, session))) {
+                search.known[0].add(&session);
+                match held < limits.sessions_max {
+                    true => search.want_whole(worker, &session, &[0]),
+                    false => search.known[0].left_out += 1,
+                }
+                held += 1;
+            }
+        }
+        Ok(search)
+    }
+
     /// Looks up the sessions of the packets that match `request`. The search returns these sessions whole, regardless
     /// of the window. `prepare` adapts the first pass, for example to make it interruptible.
     ///

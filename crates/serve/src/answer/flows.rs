@@ -40,7 +40,7 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -
     let (share, fit) = service.listing(&peer, known_at_most(&service)).await?;
     service.counters.flow_queries.fetch_add(1, Ordering::Relaxed);
     let app = match query.app.clone() {
-        Some(filter) => Some(app_question(&service, &peer, filter, &query.request).await?),
+        Some(filter) => Some(app_question(&service, &peer, filter, &query).await?),
         None => None,
     };
     let listing = Listing { service: Arc::clone(&service), query, fit, app };
@@ -61,11 +61,11 @@ async fn app_question(
     service: &Arc<Service>,
     peer: &Peer,
     filter: AppFilter,
-    request: &Request,
+    FlowQuery { request, ids, .. }: &FlowQuery,
 ) -> Result<AppQuestion, Problem> {
     let (content, place) = service.content_query(peer).await?;
     let mut places = vec![content, place];
-    let is_all = Request { limit: None, ..request.clone() } == Request::default();
+    let is_all = Request { limit: None, ..request.clone() } == Request::default() && ids.is_none();
     // The start of a session is what tells its protocol, and it may lie before the window.
     let whole_sessions = match is_all {
         true => None,
@@ -75,7 +75,7 @@ async fn app_question(
             Some(limits)
         }
     };
-    Ok(AppQuestion { filter, whole_sessions, _places: places })
+    Ok(AppQuestion { filter, whole_sessions, ids: ids.clone(), _places: places })
 }
 
 /// An upper bound of the sessions known: the number of entries, or of packets.

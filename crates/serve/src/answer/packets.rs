@@ -38,7 +38,7 @@ pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
         };
         let (widening, limits) = widening.unzip();
         let places = widening.into_iter().chain([content]).collect();
-        let question = AppQuestion { filter, whole_sessions: limits, _places: places };
+        let question = AppQuestion { filter, whole_sessions: limits, ids: None, _places: places };
         return export(service, peer, share, query, Scope::App(question)).await;
     }
     if query.whole_sessions {

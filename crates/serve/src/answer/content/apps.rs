@@ -1,6 +1,6 @@
 //! `app=` of packets and sessions: reads what packets say, to choose among them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{WAITING_BYTES, new_streams};
@@ -28,6 +28,8 @@ pub(crate) struct AppQuestion {
     pub(crate) filter: AppFilter,
     /// If set, all packets of the sessions of the selection are read, as many sessions as fit.
     pub(crate) whole_sessions: Option<SearchLimits>,
+    /// If set, the sessions with these identities are read, and no others.
+    pub(crate) ids: Option<Arc<HashSet<u64>>>,
     /// Kept until the answer has ended.
     pub(crate) _places: Vec<Share>,
 }
@@ -45,7 +47,10 @@ impl AppQuestion {
             packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&service.stopping))
         };
         let Some(limits) = self.whole_sessions else { return Ok((interruptible(history.packets(request)?), None)) };
-        let search = history.widen(request, limits, interruptible)?;
+        let search = match &self.ids {
+            Some(ids) => history.search_ids(ids, request, limits)?,
+            None => history.widen(request, limits, interruptible)?,
+        };
         let left_out: u64 = search.known.iter().map(|known| known.left_out).sum();
         let lacks = (left_out > 0).then(|| counted(left_out, "session was not read", "sessions were not read"));
         let rest = Request { limit: request.limit, dedup: request.dedup, ..Request::default() };
