@@ -117,6 +117,45 @@ fn a_yara_rule_matches_once_where_windows_meet_and_in_a_recorder() {
 }
 
 #[test]
+fn a_recorder_leaves_out_no_object_in_which_a_rule_matches() {
+    let what = "a_recorder_leaves_out_no_object_in_which_a_rule_matches";
+    if !machine::have(what, "yara") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = rules(
+        folder.path(),
+        "rules.yar",
+        "rule dropper { strings: $a = \"dropper\" condition: $a and uint16(0) == 0x5a4d }\n\
+         rule nowhere { strings: $a = \"cannot be found\" condition: $a }",
+    );
+    let content = b"MZ and the word dropper in an answer";
+    let zipped = gzip(content);
+    let head = |more: &str, len: usize| format!("HTTP/1.1 200 OK\r\n{more}Content-Length: {len}\r\n\r\n").into_bytes();
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\nMZ and the word drop\r\n10\r\nper in an answer\r\n0\r\n\r\n";
+    for (name, response, rows) in [
+        ("plain", [head("", content.len()), content.to_vec()].concat(), 1),
+        ("coded", [head("content-ENCODING: gzip\r\n", zipped.len()), zipped.clone()].concat(), 1),
+        ("archive", [head("", zipped.len()), zipped].concat(), 1),
+        ("chunked", chunked.to_vec(), 1),
+        ("other", [head("", 5), b"hello".to_vec()].concat(), 0),
+    ] {
+        let file = http(folder.path(), b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n", &response, 17);
+        let recorder = Replaying::start(&file, &["-m", "16MiB"]);
+        for input in [["-r", text(&file)], ["--socket", &recorder.socket()]] {
+            for place in [&["--in", "file"][..], &[]] {
+                let output = retrocap(&[&["hunt"], &input[..], &["--yara", text(&path), "--json"], place].concat());
+                let of_files = lines(&output).iter().filter(|one| !one["file"].is_null()).count();
+                assert_eq!(of_files, rows, "{name} {input:?} {place:?}: {}", said(&output));
+                if name == "other" && input[0] == "--socket" {
+                    assert!(said(&output).contains("left out sessions"), "{}", said(&output));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn yara_that_is_missing_and_rules_that_are_wrong_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", 1000);

@@ -142,7 +142,7 @@ impl<O: ObjectSink> Collector<O> {
             return;
         }
         self.decode(&head, &mut object);
-        object.seal();
+        object.recognise();
         let multipart = object.mime_declared.to_ascii_lowercase().starts_with("multipart/");
         let mail = if head.is_mail {
             Some(object.content.clone())
@@ -207,7 +207,7 @@ impl<O: ObjectSink> Collector<O> {
             if left_out {
                 object.notes.push("the mail has more parts than are listed".to_owned());
             }
-            object.seal();
+            object.recognise();
             if self.deliver_unpacked(session, object).is_none() {
                 return;
             }
@@ -253,7 +253,7 @@ impl<O: ObjectSink> Collector<O> {
                 content: part.content,
                 ..whole.without_content()
             };
-            object.seal();
+            object.recognise();
             self.deliver_parts(session, object, depth + 1, budget)?;
         }
         Some(number)
@@ -267,6 +267,9 @@ impl<O: ObjectSink> Collector<O> {
         }
         self.count += 1;
         object.number = self.count;
+        if O::HASHED {
+            object.hash();
+        }
         self.objects.object(session, object);
         Some(self.count)
     }

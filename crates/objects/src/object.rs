@@ -63,7 +63,7 @@ pub struct Object {
     pub notes: Vec<String>,
     /// The content.
     pub content: Vec<u8>,
-    /// MD5, SHA-1 and SHA-256 of the content, in hexadecimal.
+    /// MD5, SHA-1 and SHA-256 of the content, in hexadecimal; empty until they are computed.
     pub hashes: [String; 3],
 }
 
@@ -93,13 +93,20 @@ impl Object {
             holes: self.holes.clone(),
             notes: self.notes.clone(),
             content: Vec::new(),
-            hashes: self.hashes.clone(),
+            hashes: Default::default(),
         }
     }
 
-    /// Determines type and hashes from the content.
-    pub(crate) fn seal(&mut self) {
+    /// Determines the type from the content.
+    pub(crate) fn recognise(&mut self) {
         self.mime = mime(&self.content);
+    }
+
+    /// Computes the hashes, unless that was done.
+    pub fn hash(&mut self) {
+        if !self.hashes[0].is_empty() {
+            return;
+        }
         self.hashes =
             [hex(&Md5::digest(&self.content)), hex(&Sha1::digest(&self.content)), hex(&Sha256::digest(&self.content))];
     }
@@ -107,6 +114,9 @@ impl Object {
 
 /// The receiver of objects.
 pub trait ObjectSink {
+    /// Whether objects come with their hashes. Otherwise, the receiver computes those that it needs.
+    const HASHED: bool = true;
+
     /// Takes an object.
     fn object(&mut self, session: &Session, object: Object);
 }

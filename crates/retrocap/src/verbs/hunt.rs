@@ -195,11 +195,14 @@ impl Hunt {
                 return Err(error);
             }
         };
-        let (report, notes) = all.end(&mut streams)?;
+        let (report, mut notes) = all.end(&mut streams)?;
         // Packets that were evicted while the search was on its way to them.
         let overtaken = trailers.text("retrocap-overtaken").and_then(|text| text.untrusted().parse().ok()).unwrap_or(0);
         let report = Report { overtaken, ..report };
         let looked_at = looked_at(&trailers);
+        if looked_at.is_some() && narrowed.as_ref().is_some_and(|query| query.objects) {
+            notes.push("the recorder left out sessions without an object in which something can match".to_owned());
+        }
         let report = looked_at.iter().fold(report, |report, (searched, lost)| report.with_looked_at(searched, *lost));
         // Where nothing matched, this is a part of the answer, too.
         trailers::missing(&trailers, common);

@@ -17,6 +17,7 @@ use super::literals;
 use super::output::{self, RuleMatch};
 use crate::error::Usage;
 use crate::terminal::printable::plain;
+use hunt::narrow::LiteralFilter;
 use hunt::{Kind, Match};
 use streams::PacketRef;
 
@@ -45,6 +46,8 @@ pub(in super::super) struct YaraRules {
     folder: tempfile::TempDir,
     /// What every stream has in which they match, one of; `None` if they can match in any.
     pub(in super::super) literals: Option<Vec<Vec<u8>>>,
+    /// Finds these literals; `None` if every content is searched.
+    filter: Option<LiteralFilter>,
     /// Whether it was said what is not enforced.
     said: AtomicBool,
 }
@@ -54,7 +57,9 @@ impl YaraRules {
     pub(in super::super) fn compile(paths: &[PathBuf]) -> anyhow::Result<Arc<Self>> {
         let files = rule_files(paths)?;
         let compiler = program("yarac").ok_or_else(|| anyhow!(MISSING_PROGRAM))?;
-        let rules = Self { folder: folder()?, literals: literals::of_files(&files), said: AtomicBool::new(false) };
+        let literals = literals::of_files(&files);
+        let filter = literals.as_ref().and_then(|literals| LiteralFilter::new(literals));
+        let rules = Self { folder: folder()?, literals, filter, said: AtomicBool::new(false) };
         let mut command = Command::new(compiler);
         command.arg("-w").args(VARIABLES.iter().flat_map(|variable| ["-d", variable]));
         for (number, file) in files.iter().enumerate() {
@@ -127,13 +132,16 @@ impl<T> Scan<T> {
         Ok(Self { folder: folder()?, rules, items: Vec::new(), bytes: 0, failed: 0 })
     }
 
-    /// Adds a content, and searches once enough have been collected.
+    /// Adds a content if a rule can match in it, and searches once enough have been collected.
     pub(in super::super) fn add(
         &mut self,
         content: &[u8],
         item: T,
         found: &mut dyn FnMut(&T, Match, u64),
     ) -> anyhow::Result<()> {
+        if self.rules.filter.as_ref().is_some_and(|filter| !filter.may_be_in(content)) {
+            return Ok(());
+        }
         std::fs::write(self.folder.path().join(self.items.len().to_string()), content)
             .with_context(|| format!("no room for contents in {}", self.folder.path().display()))?;
         self.items.push(item);
