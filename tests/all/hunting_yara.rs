@@ -180,6 +180,40 @@ fn yara_that_is_missing_and_rules_that_are_wrong_are_named() {
 }
 
 #[test]
+fn archives_are_unpacked_and_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let body = gzip(&gzip(b"a needle in two layers"));
+    let mut response =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/gzip\r\nContent-Length: {}\r\n\r\n", body.len())
+            .into_bytes();
+    response.extend_from_slice(&body);
+    let file = http(folder.path(), b"GET /a.txt.gz HTTP/1.1\r\nHost: a.example\r\n\r\n", &response, 1000);
+    let objects = lines(&retrocap(&["files", "-r", text(&file), "--json"]));
+    let parts: Vec<_> = objects.iter().map(|one| (one["number"].as_u64().unwrap(), one["part_of"].as_u64())).collect();
+    assert_eq!(parts, [(1, None), (2, Some(1)), (3, Some(2))]);
+    assert_eq!((objects[2]["name"].as_str(), objects[2]["size"].as_u64()), (Some("a.txt"), Some(22)));
+    let found = retrocap(&["hunt", "-r", text(&file), "--text", "needle", "--in", "file", "--json"]);
+    let found = lines(&found);
+    assert_eq!((found.len(), found[0]["file"]["sha256"].as_str()), (1, objects[2]["sha256"].as_str()));
+    let in_stream = retrocap(&["hunt", "-r", text(&file), "--text", "needle"]);
+    assert_eq!(in_stream.status.code(), Some(1), "on the wire, it is compressed");
+}
+
+#[test]
+fn matches_are_sorted_if_asked() {
+    let Some(file) = machine::capture("matches_are_sorted_if_asked", "http-files.pcap") else { return };
+    let hunt = |more: &[&str]| {
+        let output = retrocap(&[&["hunt", "-r", text(&file), "--text", "HTTP/1.1", "--json"], more].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        lines(&output).iter().map(|one| one["time"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (mut found, sorted) = (hunt(&[]), hunt(&["--sort"]));
+    assert!(sorted.len() > 10 && sorted.is_sorted(), "{sorted:?}");
+    found.sort();
+    assert_eq!(found, sorted);
+}
+
+#[test]
 fn contents_are_searched_in_a_confined_process() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
     command.arg("search-objects").stdin(Stdio::piped()).stdout(Stdio::piped());
