@@ -180,6 +180,34 @@ fn yara_that_is_missing_and_rules_that_are_wrong_are_named() {
 }
 
 #[test]
+fn yara_goes_on_with_new_packets_and_says_where_a_rule_may_be_wrong() {
+    let what = "yara_goes_on_with_new_packets_and_says_where_a_rule_may_be_wrong";
+    if !machine::have(what, "yara") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = rules(folder.path(), "rules.yar", "rule needle { strings: $a = \"needle\" condition: $a }");
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", &[head.as_bytes(), b"a needle"].concat(), 1000);
+    let recorder = Replaying::start(&file, &["-m", "16MiB"]);
+    // The session is still open, and its window far from full.
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_retrocap"), "hunt", "--socket", &recorder.socket(), "--follow"]);
+    let output = command.args(["--yara", text(&path), "--in", "stream", "--limit", "1", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(found(&output), [("needle".to_owned(), "responder".to_owned(), false)]);
+
+    // More than a million places of one string.
+    let body = b"ab".repeat(1_050_000);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", &[head.as_bytes(), &body].concat(), 1400);
+    let path = rules(folder.path(), "many.yar", "rule many { strings: $a = \"aba\" condition: $a }");
+    let output = retrocap(&["hunt", "-r", text(&file), "--yara", text(&path), "--in", "file", "--json"]);
+    assert_eq!(found(&output), [("many".to_owned(), "responder".to_owned(), true)], "{}", said(&output));
+    assert!(said(&output).contains("yara warned 1 time that a string occurs too often"), "{}", said(&output));
+}
+
+#[test]
 fn archives_are_unpacked_and_searched() {
     let folder = tempfile::tempdir().unwrap();
     let body = gzip(&gzip(b"a needle in two layers"));
@@ -197,6 +225,16 @@ fn archives_are_unpacked_and_searched() {
     assert_eq!((found.len(), found[0]["file"]["sha256"].as_str()), (1, objects[2]["sha256"].as_str()));
     let in_stream = retrocap(&["hunt", "-r", text(&file), "--text", "needle"]);
     assert_eq!(in_stream.status.code(), Some(1), "on the wire, it is compressed");
+    assert_eq!(objects[0]["unpacked"], true);
+    // An archive whose part cannot be read is complete itself, and says what was not unpacked.
+    let broken = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 40]].concat();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", broken.len());
+    let file = http(folder.path(), b"GET /b.gz HTTP/1.1\r\n\r\n", &[head.as_bytes(), &broken].concat(), 1000);
+    let objects = lines(&retrocap(&["files", "-r", text(&file), "--json"]));
+    assert_eq!((objects.len(), &objects[0]["complete"], &objects[0]["unpacked"]), (1, &true.into(), &false.into()));
+    assert!(objects[0]["notes"][0].as_str().unwrap().contains("cannot be unpacked"), "{}", objects[0]);
+    let output = retrocap(&["hunt", "-r", text(&file), "--text", "nowhere", "--in", "file"]);
+    assert!(said(&output).contains("1 of them incomplete"), "{}", said(&output));
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Object {
     pub offset: u64,
     /// Whether all of it is there.
     pub complete: bool,
+    /// Of an archive: whether all of its parts were unpacked.
+    pub unpacked: Option<bool>,
     /// Bytes that are known to be missing.
     pub missing_bytes: u64,
     /// Places and lengths of holes, which are zeros in `content`.
@@ -74,6 +76,11 @@ impl Object {
         format!("{:05}-{}.{suffix}", self.number, self.hashes[2].get(..12).unwrap_or_default())
     }
 
+    /// Whether all of its bytes are there, and all of its parts.
+    pub fn is_whole(&self) -> bool {
+        self.complete && self.unpacked != Some(false)
+    }
+
     /// The same object without its content.
     pub(crate) fn without_content(&self) -> Self {
         Self {
@@ -89,6 +96,7 @@ impl Object {
             packet: self.packet,
             offset: self.offset,
             complete: self.complete,
+            unpacked: self.unpacked,
             missing_bytes: self.missing_bytes,
             holes: self.holes.clone(),
             notes: self.notes.clone(),

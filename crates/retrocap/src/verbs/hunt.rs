@@ -182,7 +182,7 @@ impl Hunt {
                     let interface = if all.wants_interfaces() { interfaces.interface(packet.interface) } else { None };
                     failed = all.packet(&mut streams, interface.as_deref(), packet, sequence).err();
                 }
-                InputEvent::Pause => all.hunter.catch_up(),
+                InputEvent::Pause => failed = all.catch_up().err(),
             }
             if failed.is_some() || matches.borrow().is_done() {
                 ControlFlow::Break(())

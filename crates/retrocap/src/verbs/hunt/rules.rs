@@ -45,7 +45,7 @@ pub(super) struct RuleArgs {
     #[arg(long, value_name = "NAME")]
     attack: Vec<String>,
     /// Search with the YARA rules in this file, or in the .yar and .yara files below this folder (needs the program yara)
-    #[arg(long, value_name = "FILE|DIR", conflicts_with = "follow")]
+    #[arg(long, value_name = "FILE|DIR")]
     yara: Vec<PathBuf>,
     /// Test the rule in this file on its own test cases
     #[arg(long, value_name = "FILE")]

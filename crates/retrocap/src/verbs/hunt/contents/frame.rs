@@ -85,7 +85,7 @@ pub(super) struct MatchInObject {
 pub(in super::super) struct Summary {
     /// Objects that were searched.
     pub(in super::super) objects: u64,
-    /// Of these, those that lack bytes or are not decoded to the end.
+    /// Of these, those that lack bytes, or are not decoded or unpacked to the end.
     pub(in super::super) incomplete: u64,
     /// Objects beyond the limit.
     pub(in super::super) left_out: u64,

@@ -52,7 +52,7 @@ impl ObjectSink for Searched<'_> {
 
     fn object(&mut self, session: &streams::Session, mut object: Object) {
         self.summary.objects += 1;
-        self.summary.incomplete += u64::from(!object.complete);
+        self.summary.incomplete += u64::from(!object.is_whole());
         if self.needs_hashes {
             object.hash();
         }
