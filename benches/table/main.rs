@@ -13,8 +13,10 @@ mod machine;
 mod memory;
 mod process;
 mod queries;
+mod real;
 mod replay;
 mod scale;
+mod spool;
 mod table;
 mod traffic;
 
@@ -37,7 +39,7 @@ struct Args {
 
 type Section = (&'static str, fn(Scale));
 
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     ("instructions", instructions::instructions),
     ("ingest", ingest::ingest),
     ("growth", ingest::growth),
@@ -50,6 +52,7 @@ const SECTIONS: [Section; 12] = [
     ("idle", live::idle),
     ("queries", queries::queries),
     ("hunt", hunt::hunt),
+    ("spool", spool::spool),
 ];
 
 fn main() {

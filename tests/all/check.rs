@@ -110,3 +110,53 @@ fn problems_are_reported_and_a_machine_that_can_record_is_ok() {
         assert_eq!(ok, result != "error", "{text}");
     }
 }
+
+#[test]
+fn the_disk_of_a_spool_is_measured_and_left_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("retrocap.toml");
+    let spool = directory.path().join("spool");
+    std::fs::create_dir(&spool).unwrap();
+    let look = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = check(&["--json", "--config", file.to_str().unwrap()]);
+        let (_, findings) = findings(&output);
+        let of_spool = findings.into_iter().filter(|(check, ..)| check == "spool");
+        of_spool.map(|(_, result, text)| (result, text)).collect::<Vec<_>>()
+    };
+    let place = spool.display();
+    let found = look(&format!("spool = \"{place}\"\nspool-size = \"64M\"\n"));
+    assert!(found.iter().any(|(_, text)| text.contains("64 MiB of room")), "{found:?}");
+    assert!(
+        found.iter().any(|(_, text)| text.contains("it bears about") && text.contains("a sync takes")),
+        "{found:?}"
+    );
+    assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0, "nothing is left there");
+    // A directory that is not there yet is on the disk of the one above it.
+    let found = look(&format!("spool = \"{place}/not/yet\"\n"));
+    assert!(found.iter().any(|(_, text)| text.contains("it bears about")), "{found:?}");
+    assert!(!spool.join("not").exists());
+    assert!(look("memory = \"32M\"\n").is_empty(), "no spool, no finding");
+    if std::path::Path::new("/dev/shm").is_dir() {
+        let found = look("spool = \"/dev/shm\"\n");
+        assert!(
+            found.iter().any(|(result, text)| result == "warning" && text.contains("a reboot loses it")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn the_example_of_a_sensor_is_a_configuration() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/sensor.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("retrocap.toml");
+    let text = std::fs::read_to_string(example).unwrap();
+    // The machine of this test has another disk.
+    let text = text.replace("/var/lib/retrocap/spool", directory.path().join("spool").to_str().unwrap());
+    std::fs::write(&file, text).unwrap();
+    let (_, findings) = findings(&check(&["--json", "--config", file.to_str().unwrap()]));
+    let of = |name: &str| findings.iter().find(|(check, ..)| check == name).unwrap();
+    assert_eq!(of("configuration").1, "ok", "{findings:?}");
+    assert!(of("interfaces").2.contains("enp1s0"), "it looks for the interface of the example: {findings:?}");
+}

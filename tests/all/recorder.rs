@@ -19,6 +19,7 @@ mod hostile_again;
 mod hostile_readers;
 mod interface_gaps;
 mod interfaces;
+mod on_disk;
 mod one_meaning;
 mod over_ip;
 mod over_tls;

@@ -3,7 +3,7 @@
 pub(crate) mod asking;
 mod daemon;
 mod hostile;
-mod metrics;
+pub(crate) mod metrics;
 mod recording;
 
 use serde_json::Value;

@@ -195,3 +195,64 @@ fn flows_lists_memory_and_log_without_doubles_and_says_where_from() {
     let (left, said) = flows(&recorder, &["--from", "disk", "--since", "2013-01-01", "--until", "2013-05-03"]);
     assert_eq!(left.len(), first.len() - first.iter().filter(is_dns).count(), "{said}");
 }
+
+#[test]
+fn a_spool_without_a_recorder_lists_the_sessions_of_its_log_and_says_what_is_damaged() {
+    let Some(capture) = capture("flows of a spool", "mixed-lan.pcap") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let recorder = Replaying::start(&capture, &["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M"]);
+    let (expected, _) = flows(&recorder, &[]);
+    recorder.stop();
+    // The log is enough, also where the packets are gone.
+    for entry in std::fs::read_dir(&spool).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "pcapng") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let ask = || retrocap(&["flows", "--spool", text(&spool), "--json"]);
+    let answer = ask();
+    assert_eq!(sorted(lines(&answer).iter().map(listed)), sorted(expected.iter().map(listed)), "{}", said(&answer));
+    let answer = retrocap(&["flows", "--spool", text(&spool), "--json", "udp port 53"]);
+    assert!(lines(&answer).iter().all(|flow| flow["responder"]["port"] == 53) && !lines(&answer).is_empty());
+
+    let file = spool.join(files(&spool)[0]["file"].as_str().unwrap());
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let answer = ask();
+    assert!(said(&answer).contains("incomplete: 1 file of the log cannot be read"), "{}", said(&answer));
+    let recorder = Replaying::start(&capture, &["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M"]);
+    for arguments in [&["--from", "disk"][..], &["--since", "2000-01-01"], &["--from", "disk", "--by", "port"]] {
+        let (_, said) = flows(&recorder, arguments);
+        assert!(said.contains("incomplete: 1 file of the log cannot be read"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_removal_is_refused_while_a_recorder_writes_and_is_on_record_afterwards() {
+    let Some(capture) = capture("spool drop", "mixed-lan.pcap") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let recorder = Replaying::start(&capture, &["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M"]);
+    let drop = ["spool", "drop", "udp port 53", "--before", "2030-01-01", "--spool", text(&spool)];
+    let refused = retrocap(&drop);
+    assert_eq!(refused.status.code(), Some(1));
+    for words in ["a recorder writes to the spool", "nothing was removed", "systemctl stop retrocap"] {
+        assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+    }
+    assert!(!spool.join("removals.jsonl").exists());
+    recorder.stop();
+    let dropped = retrocap(&drop);
+    assert_eq!(dropped.status.code(), Some(0), "{}", said(&dropped));
+    let list = std::fs::read_to_string(spool.join("removals.jsonl")).unwrap();
+    let list: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(list.len(), 2, "{list:?}");
+    assert_eq!((&list[0]["removal"], &list[1]["removal"]), (&"begin".into(), &"end".into()));
+    assert_eq!((&list[1]["expression"], &list[1]["uid"]), (&"udp port 53".into(), &list[0]["uid"]));
+    assert!(list[1]["packets"].as_u64().unwrap() > 0 && list[1]["session_log"]["rows"].as_u64().unwrap() > 0);
+    let left = retrocap(&["get", "--spool", text(&spool), "udp port 53"]);
+    assert_eq!(left.status.code(), Some(1));
+}

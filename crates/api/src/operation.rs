@@ -20,7 +20,7 @@ use super::question::{FlowsQuestion, PacketsQuestion, Parameter, UnpinQuestion};
 use super::role::Role;
 use super::value::Kind;
 use query::flows::Flow;
-use query::status::Status;
+use query::status::{SpoolStatus, Status};
 use query::sums::Sum;
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -142,6 +142,16 @@ pub const STATUS: Operation = Operation {
         "status",
         "What is kept, how far back, what was lost and why",
         &[("application/json", Content::Json(schema::<Status>))],
+    )
+};
+
+/// `GET /v1/spool`
+pub const SPOOL: Operation = Operation {
+    description: Some("The member spool of the status: null without a spool."),
+    ..document_of(
+        "spool",
+        "What is on disk by depth, what never reached it, and how fast the disk is",
+        &[("application/json", Content::Json(schema::<Option<SpoolStatus>>))],
     )
 };
 

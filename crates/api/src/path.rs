@@ -2,6 +2,8 @@
 
 /// The status.
 pub const STATUS: &str = "/v1/status";
+/// What is on disk.
+pub const SPOOL: &str = "/v1/spool";
 /// Packets.
 pub const PACKETS: &str = "/v1/packets";
 /// Sessions.

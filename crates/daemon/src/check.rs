@@ -1,6 +1,10 @@
 //! Checks of the machine: what keeps it from recording with these settings, and what makes the recording worse.
 //!
-//! What always holds: a check changes nothing, and takes nothing that another process needs.
+//! What always holds: a check changes nothing, and takes nothing that another process needs. It writes for two seconds to the
+//! disk of a spool, to a file without a name.
+
+mod finding;
+mod spool;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,47 +23,7 @@ use capture::interfaces::links;
 use capture::live::capture_rights;
 use capture::selection::{InterfaceSelection, Link};
 use engine::budget::ByteSize;
-
-/// Severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Nothing to do.
-    Good,
-    /// It records, but something could be better.
-    Warning,
-    /// It does not record.
-    Error,
-}
-
-/// The result of one check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Name of the check, for scripts.
-    pub check: &'static str,
-    /// Its severity.
-    pub severity: Severity,
-    /// What was found.
-    pub found: String,
-    /// What to do about it, if something can be done.
-    pub advice: Option<String>,
-}
-
-impl Finding {
-    /// Nothing to do.
-    pub fn good(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, severity: Severity::Good, found: found.into(), advice: None }
-    }
-
-    /// Something that prevents recording.
-    pub fn error(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, severity: Severity::Error, found: found.into(), advice: Some(advice.into()) }
-    }
-
-    /// Something that could be better.
-    pub fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, severity: Severity::Warning, found: found.into(), advice: Some(advice.into()) }
-    }
-}
+pub use finding::{Finding, Severity};
 
 /// Checks the machine for what the settings need.
 pub fn machine(settings: &Settings) -> Vec<Finding> {
@@ -75,6 +39,7 @@ pub fn machine(settings: &Settings) -> Vec<Finding> {
     findings.extend(kernel(settings));
     findings.extend(reload(settings));
     findings.push(socket(&settings.socket));
+    findings.extend(spool::findings(settings));
     findings.extend(certificates(settings));
     findings.extend(settings.pcap_over_ip.iter().map(|&address| pcap_over_ip(address, settings)));
     findings

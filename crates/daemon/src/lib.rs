@@ -35,6 +35,7 @@ mod session_log;
 pub mod settings;
 mod socket;
 mod spool;
+mod spool_gate;
 mod workers;
 
 use tokio::sync::oneshot;

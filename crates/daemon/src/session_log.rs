@@ -80,6 +80,8 @@ pub(super) struct LogThread {
     collector: Collector,
     observer: Observer,
     live: bool,
+    /// When files were finished last.
+    closed: Instant,
 }
 
 impl LogThread {
@@ -101,7 +103,8 @@ impl LogThread {
             community_id_seed: settings.community_id_seed,
         };
         let collector = Collector::new(Arc::clone(history), remembered, newest);
-        Some(Self { log, spool, history: Arc::clone(history), collector, observer, live: settings.is_live() })
+        let (live, closed) = (settings.is_live(), Instant::now());
+        Some(Self { log, spool, history: Arc::clone(history), collector, observer, live, closed })
     }
 
     /// Starts the thread.
@@ -187,9 +190,13 @@ impl LogThread {
         });
         let missed = self.collector.take_missed();
         writer.missed(missed);
-        if due != Due::Ended {
+        let known_since = self.history.sessions_since();
+        if due != Due::Ended || (writer.is_forgotten(known_since) && self.closed.elapsed() >= LOOK_INTERVAL) {
             writer.close();
+            self.closed = Instant::now();
         }
+        // Answers have these when their file is finished.
+        self.log.set_pending(if writer.is_forgotten(known_since) { writer.open_rows() } else { 0 });
         if writer.counts().failures > failures {
             static LIMIT: LogLimit = LogLimit::new();
             if let (Some(left_out), Some(problem)) = (LIMIT.admit(), &writer.counts().problem) {

@@ -27,6 +27,8 @@ pub(super) type DirectorySpool = SharedSpool<Arc<Directory>>;
 
 /// Pause between two passes when everything is written.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The same while a capture file waits for the disk.
+const REPLAY_PAUSE: Duration = Duration::from_micros(200);
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the thread may write what is left when the recorder stops.
@@ -83,7 +85,8 @@ pub(super) fn start(
     before: Vec<u64>,
     confinement: &Confinement,
 ) -> Result<Option<SpoolThread>, Error> {
-    let start = |shelf| SpoolThread::start(shelf, options(settings), Arc::clone(history), before, confinement);
+    let pause = if settings.is_live() { PAUSE } else { REPLAY_PAUSE };
+    let start = |shelf| SpoolThread::start(shelf, options(settings), pause, Arc::clone(history), before, confinement);
     shelf.map(start).transpose()
 }
 
@@ -91,7 +94,9 @@ pub(super) fn start(
 #[derive(Debug)]
 pub(super) struct SpoolThread {
     thread: JoinHandle<()>,
+    unlinking: JoinHandle<()>,
     stop: Arc<AtomicBool>,
+    stop_unlinking: Arc<AtomicBool>,
 }
 
 impl SpoolThread {
@@ -99,10 +104,13 @@ impl SpoolThread {
     fn start(
         shelf: Arc<DirectorySpool>,
         options: Options,
+        pause: Duration,
         history: Arc<History>,
         before: Vec<u64>,
         confinement: &Confinement,
     ) -> Result<Self, Error> {
+        let stop_unlinking = Arc::new(AtomicBool::new(false));
+        let unlinking = start_unlinking(&shelf, &stop_unlinking, confinement)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (enter, stopped) = (confinement.in_role(Role::Spool), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
@@ -110,20 +118,47 @@ impl SpoolThread {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 enter();
-                run(&shelf, options, &history, &before, &stopped);
+                run(&shelf, options, pause, &history, &before, &stopped);
             })
             .map_err(|source| Error::System { step: "start the thread of the spool", source })?;
-        Ok(Self { thread, stop })
+        Ok(Self { thread, unlinking, stop, stop_unlinking })
     }
 
     /// Writes what is left and ends. Call it when the workers have ended.
     pub(super) fn finish(self) {
         self.stop.store(true, Ordering::Release);
         let _ = self.thread.join();
+        self.stop_unlinking.store(true, Ordering::Release);
+        let _ = self.unlinking.join();
     }
 }
 
-fn run(shelf: &DirectorySpool, options: Options, history: &History, before: &[u64], stop: &AtomicBool) {
+/// Starts the thread that removes files.
+fn start_unlinking(
+    shelf: &Arc<DirectorySpool>,
+    stop: &Arc<AtomicBool>,
+    confinement: &Confinement,
+) -> Result<JoinHandle<()>, Error> {
+    let (enter, directory, stop) = (confinement.in_role(Role::Spool), Arc::clone(shelf.medium()), Arc::clone(stop));
+    let queue = directory.unlink_in_background();
+    std::thread::Builder::new()
+        .name("retrocap-unlink".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            enter();
+            directory.run_unlinks(&queue, &stop);
+        })
+        .map_err(|source| Error::System { step: "start the thread that removes files of the spool", source })
+}
+
+fn run(
+    shelf: &DirectorySpool,
+    options: Options,
+    pause: Duration,
+    history: &History,
+    before: &[u64],
+    stop: &AtomicBool,
+) {
     let began = Instant::now();
     let (mut spool, opening) = match Spool::open(Arc::clone(shelf.medium()), options, now()) {
         Ok(opened) => opened,
@@ -138,7 +173,13 @@ fn run(shelf: &DirectorySpool, options: Options, history: &History, before: &[u6
     let mut shown = Instant::now();
     let mut state = SpoolState::Ok;
     while !stop.load(Ordering::Acquire) {
+        let stored = follower.stored_bytes();
         let more = follower.pass(&mut spool, now());
+        if spool.state() != SpoolState::Ok {
+            shelf.set_reached_bytes(None);
+        } else if !more {
+            shelf.set_reached_bytes(Some(stored));
+        }
         if spool.state() != state {
             state = spool.state();
             log_state(state, spool.problem());
@@ -148,9 +189,10 @@ fn run(shelf: &DirectorySpool, options: Options, history: &History, before: &[u6
             shelf.set_progress(follower.progress(&spool, now()));
         }
         if !more {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(pause);
         }
     }
+    shelf.set_reached_bytes(None);
     // The workers have ended: this is all there is.
     let end = Instant::now() + FINISH_TIMEOUT;
     while follower.pass(&mut spool, now()) && Instant::now() < end {}

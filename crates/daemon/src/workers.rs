@@ -13,6 +13,7 @@ use super::confinement::Confinement;
 use super::error::Error;
 use super::replay::PacedSource;
 use super::sandbox::Role;
+use super::spool_gate::{SpoolGate, WaitingSource};
 use base::source::SourceError;
 use capture::live::LiveSource;
 use engine::pipeline::Pipeline;
@@ -95,13 +96,16 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts a thread for each pipeline and for each compressor; `recording` counts those that record.
+    /// Starts a thread for each pipeline and for each compressor; `recording` counts those that record. A capture file
+    /// waits at `gate`.
     pub(super) fn start(
         pipelines: Vec<(Pipeline, PacketSource)>,
         compressors: Vec<(Compressor, Compression)>,
         recording: &Arc<AtomicUsize>,
+        gate: Option<SpoolGate>,
         confinement: &Confinement,
     ) -> Result<Self, Error> {
+        let gate = gate.map(Arc::new);
         let (failed, failures) = unbounded_channel();
         let live = pipelines.iter().any(|(_, packets)| matches!(packets, PacketSource::Live(_)));
         let mut workers = Self {
@@ -118,6 +122,7 @@ impl Workers {
         }
         for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
             let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
+            let gate = gate.clone();
             let control = Arc::new(WorkerControl::default());
             workers.controls.push(Arc::clone(&control));
             let enter = confinement.in_role(Role::Capture);
@@ -127,7 +132,7 @@ impl Workers {
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     enter();
-                    let pipeline = work(number, pipeline, packets, &control, &stop, &failed);
+                    let pipeline = work(number, pipeline, packets, gate.as_deref(), &control, &stop, &failed);
                     recording.fetch_sub(1, Ordering::Relaxed);
                     pipeline
                 })
@@ -192,16 +197,22 @@ fn work(
     number: usize,
     mut pipeline: Pipeline,
     mut packets: PacketSource,
+    gate: Option<&SpoolGate>,
     control: &WorkerControl,
     stop: &AtomicBool,
     failed: &UnboundedSender<Error>,
 ) -> Option<Pipeline> {
     let run = catch_unwind(AssertUnwindSafe(|| {
         loop {
+            let worker = pipeline.worker();
             match &mut packets {
                 PacketSource::Live(source) => pipeline.run(&mut **source, &control.interrupted),
-                PacketSource::File(source) => pipeline.run(&mut **source, &control.interrupted),
-                PacketSource::Paced(source) => pipeline.run(&mut **source, &control.interrupted),
+                PacketSource::File(source) => {
+                    pipeline.run(&mut WaitingSource::new(&mut **source, gate, worker), &control.interrupted)
+                }
+                PacketSource::Paced(source) => {
+                    pipeline.run(&mut WaitingSource::new(&mut **source, gate, worker), &control.interrupted)
+                }
                 #[cfg(test)]
                 PacketSource::Panicking => pipeline.run(&mut PanickingSource, &control.interrupted),
             }?;

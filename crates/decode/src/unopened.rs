@@ -116,6 +116,18 @@ impl Display for Header {
     }
 }
 
+/// As in "3 packets with ESP (encrypted)".
+impl Display for Unopened {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let with = if matches!(self.header, Header::LinkType(_)) { "of" } else { "with" };
+        write!(f, "{with} {}", self.header)?;
+        match self.reason.words() {
+            "" => Ok(()),
+            words => write!(f, " ({words})"),
+        }
+    }
+}
+
 /// Whether the packets of a session were opened, as far as its endpoints tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Openness {

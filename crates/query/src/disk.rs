@@ -8,8 +8,10 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use super::Request;
+use super::conditions::conditions;
 use super::history::History;
 use super::request::Tier;
+use super::search::Search;
 use super::session_selectors::SessionSelectors;
 use base::interface::{Interface, Interfaces};
 use base::packet::InterfaceId;
@@ -19,7 +21,7 @@ use engine::store::record::RecordHeader;
 use filter::FilterSet;
 use spool::archive::PacketStream;
 use spool::blocks::SpooledInterface;
-use spool::index::Condition;
+use spool::index::ClosedPackets;
 use spool::read::{ReadSummary, Selection};
 
 /// The part of an answer that comes from disk.
@@ -34,6 +36,8 @@ pub(super) struct Disk {
     in_memory: (Timestamp, Vec<u64>),
     hasher: foldhash::fast::FixedState,
     current: Option<Arc<Interface>>,
+    /// Packets that were not opened and are in the answer nevertheless; `None` if such packets are not counted.
+    found_closed: Option<ClosedPackets>,
 }
 
 impl Disk {
@@ -42,11 +46,26 @@ impl Disk {
         if request.tier == Some(Tier::Memory) {
             return None;
         }
-        let conditions = conditions(history, request);
-        let selection = Selection { since: Some(window.0), until: Some(window.1), conditions };
-        let stream = history.disk.as_ref()?.packets(&selection)?;
+        let selection = Selection {
+            since: Some(window.0),
+            until: Some(window.1),
+            conditions: conditions(history, request),
+            any: Vec::new(),
+            counts_closed: request.names_content(),
+        };
+        Self::read(history, request, &selection)
+    }
+
+    /// The packets on disk that a search may select; `None` if it asks memory alone.
+    pub(super) fn of_search(history: &History, request: &Request, search: &Search) -> Option<Self> {
+        Self::read(history, request, &search.disk_selection()?)
+    }
+
+    fn read(history: &History, request: &Request, selection: &Selection) -> Option<Self> {
+        let stream = history.disk.as_ref()?.packets(selection)?;
         Some(Self {
             stream,
+            found_closed: selection.counts_closed.then(ClosedPackets::new),
             interface: request.interface.clone(),
             interfaces: HashMap::new(),
             known: history.interfaces.snapshot(),
@@ -64,6 +83,18 @@ impl Disk {
     /// What could not be read so far.
     pub(super) fn summary(&self) -> ReadSummary {
         self.stream.summary()
+    }
+
+    /// Packets of the window that were not opened and are not in the answer, by kind.
+    pub(super) fn closed(&self) -> ClosedPackets {
+        let mut closed = self.stream.closed();
+        for (kind, packets) in self.found_closed.iter().flatten() {
+            if let Some(count) = closed.get_mut(kind) {
+                *count = count.saturating_sub(*packets);
+            }
+        }
+        closed.retain(|_, packets| *packets > 0);
+        closed
     }
 
     /// The interface of the packet that came last, if it came from disk.
@@ -86,16 +117,21 @@ impl Disk {
         &mut self,
         selectors: &SessionSelectors,
         filter: &mut Option<FilterSet>,
+        search: Option<&mut Search>,
         data: &mut Vec<u8>,
     ) -> Option<RecordHeader> {
         let found = self.stream.next()?;
         let (packet, spooled) = (found.packet, Arc::clone(found.interface));
         let link_type = spooled.link_type;
         let wanted = self.interface.as_ref().is_none_or(|name| *name == spooled.name)
+            && search.is_none_or(|search| search.on_disk(packet.time, &spooled.name, link_type, packet.data))
             && selectors.bytes(link_type, packet.data)
             && filter.as_mut().is_none_or(|filter| filter.matches(link_type, packet.data, packet.original_len));
         if !wanted {
             return None;
+        }
+        if let (Some(found), Some(kind)) = (&mut self.found_closed, decode::unopened(link_type, packet.data)) {
+            *found.entry(kind.to_string()).or_default() += 1;
         }
         data.clear();
         data.extend_from_slice(packet.data);
@@ -153,90 +189,5 @@ impl Disk {
         };
         self.interfaces.insert(spooled.clone(), Arc::clone(&interface));
         Some(interface)
-    }
-}
-
-/// What every packet that the request selects must have, as far as an index knows it.
-fn conditions(history: &History, request: &Request) -> Vec<Condition> {
-    let mut conditions = Vec::new();
-    if let Some(address) = request.address {
-        conditions.extend(condition_of(address.range()));
-    }
-    if let Some(port) = request.port {
-        let (from, to) = port.bounds();
-        conditions.push(Condition::Port(from, to));
-    }
-    if let Some(flow) = &request.flow {
-        for (ip, port) in flow.ends() {
-            conditions.extend(condition_of((ip, ip)));
-            conditions.extend((port != 0).then_some(Condition::Port(port, port)));
-        }
-    }
-    if let Some(id) = request.community_id.filter(|_| history.seed(request) == 0) {
-        conditions.push(Condition::Session(id.prefix()));
-    }
-    conditions.extend(necessary(&request.expression));
-    conditions
-}
-
-fn condition_of(range: (std::net::IpAddr, std::net::IpAddr)) -> Option<Condition> {
-    use std::net::IpAddr;
-    match range {
-        (IpAddr::V4(from), IpAddr::V4(to)) => Some(Condition::Ipv4(from.to_bits(), to.to_bits())),
-        (IpAddr::V6(from), IpAddr::V6(to)) => Some(Condition::Ipv6(from.to_bits(), to.to_bits())),
-        _ => None,
-    }
-}
-
-/// Conditions without which no packet matches the expression. Understands conjunctions of hosts, networks and ports;
-/// anything else gives no condition, and the packets decide.
-fn necessary(expression: &str) -> Vec<Condition> {
-    let words: Vec<&str> = expression.split_whitespace().collect();
-    let simple = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-');
-    if words.iter().any(|word| !word.chars().all(simple) || matches!(*word, "or" | "not" | "vlan" | "mpls" | "gateway"))
-    {
-        return Vec::new();
-    }
-    let terms = words.split(|word| *word == "and");
-    terms.filter_map(term).collect()
-}
-
-/// The condition of one term: `host A`, `net N/L`, `port P`, also after `src`, `dst` or a protocol.
-fn term(words: &[&str]) -> Option<Condition> {
-    let [before @ .., kind, value] = words else { return None };
-    let known = ["ip", "ip6", "tcp", "udp", "sctp", "src", "dst", "arp", "icmp", "ether"];
-    if before.contains(&"ether") || !before.iter().all(|word| known.contains(word)) {
-        return None;
-    }
-    match *kind {
-        "host" | "src" | "dst" => condition_of(value.parse().map(|ip| (ip, ip)).ok()?),
-        "net" => value.parse::<super::selectors::Subnet>().ok().and_then(|net| condition_of(net.range())),
-        "port" => value.parse().ok().map(|port| Condition::Port(port, port)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conjunctions_of_hosts_and_ports_give_conditions_and_nothing_else_does() {
-        let host = Condition::Ipv4(0x0a00_0001, 0x0a00_0001);
-        let cases: [(&str, &[Condition]); 10] = [
-            ("host 10.0.0.1", &[host]),
-            ("tcp and src host 10.0.0.1 and dst port 80", &[host, Condition::Port(80, 80)]),
-            ("tcp port 443", &[Condition::Port(443, 443)]),
-            ("net 10.0.0.0/8", &[Condition::Ipv4(0x0a00_0000, 0x0aff_ffff)]),
-            ("ip6 host 2001:db8::1", &[Condition::Ipv6(0x2001_0db8 << 96 | 1, 0x2001_0db8 << 96 | 1)]),
-            ("host 10.0.0.1 or port 80", &[]),
-            ("not host 10.0.0.1", &[]),
-            ("(host 10.0.0.1)", &[]),
-            ("host printer", &[]),
-            ("ether host 02:00:00:00:00:01", &[]),
-        ];
-        for (expression, expected) in cases {
-            assert_eq!(necessary(expression), expected, "{expression}");
-        }
     }
 }

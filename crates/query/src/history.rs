@@ -54,6 +54,8 @@ pub struct History {
     pub past_blocks: BlockCache,
     /// The log of sessions on disk, if there is one.
     pub log: Option<Arc<dyn SessionLog>>,
+    /// Whether the log is asked for sessions of all times: memory has only those that the log lacks.
+    pub log_comes_first: bool,
 }
 
 /// A setting that the user can change while the recorder runs.
@@ -93,6 +95,7 @@ impl History {
             past_sums: PastSums::default(),
             past_blocks: BlockCache::default(),
             log: None,
+            log_comes_first: false,
         }
     }
 

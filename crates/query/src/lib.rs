@@ -6,6 +6,7 @@
 
 pub mod attribution;
 pub mod columns;
+mod conditions;
 mod copies;
 
 pub mod coverage;

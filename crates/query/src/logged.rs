@@ -39,8 +39,11 @@ pub struct LogSummary {
     pub rows: u64,
     /// Rows that are not understood.
     pub unread_rows: u64,
-    /// Sessions that the log lacks, at least by its own counts: floods, and sessions that left memory too fast.
+    /// Sessions that the log lacks, at least by its own counts: floods, sessions that left memory too fast, and rows that could
+    /// not be written.
     pub missed: u64,
+    /// Rows that are in no finished file yet, of which memory has forgotten some.
+    pub pending: u64,
 }
 
 /// A log of sessions on disk.

@@ -71,7 +71,7 @@ impl History {
         }
         match request.tier {
             Some(tier) => tier == Tier::Disk,
-            None => request.since.is_some_and(|since| !self.knows_sessions_since(since)),
+            None => self.log_comes_first || request.since.is_some_and(|since| !self.knows_sessions_since(since)),
         }
     }
 

@@ -122,7 +122,8 @@ impl<'h> Packets<'h> {
     fn searched(history: &'h History, request: &Request, search: Search) -> Result<Self, QueryError> {
         let request = Request { since: None, until: None, flow: None, community_id: None, ..request.clone() };
         let packets = Self::within(history, &request, search.window())?;
-        Ok(Self { search: Some(search), ..packets })
+        let disk = Disk::of_search(history, &request, &search);
+        Ok(Self { search: Some(search), disk, ..packets })
     }
 
     fn within(history: &'h History, request: &Request, window: (Timestamp, Timestamp)) -> Result<Self, QueryError> {
@@ -306,7 +307,8 @@ impl<'h> Packets<'h> {
 
     /// Takes the next packet on disk. Its bytes are in `self.data` if it is a part of the answer.
     fn find_on_disk(&mut self) -> Option<RecordHeader> {
-        let header = self.disk.as_mut()?.take(&self.selectors, &mut self.filter, &mut self.data)?;
+        let header =
+            self.disk.as_mut()?.take(&self.selectors, &mut self.filter, self.search.as_mut(), &mut self.data)?;
         if !self.is_picked(&header, FROM_DISK) {
             return None;
         }

@@ -8,17 +8,20 @@
 
 mod find;
 mod index;
+mod on_disk;
 mod target;
 
 use std::collections::{HashMap, HashSet};
 
 use super::notes::SearchNotes;
-use base::packet::LinkType;
+use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 use decode::{self, Network};
 use engine::session::{Session, SessionArray, SessionKey, SessionSlot};
 use engine::store::record::RecordHeader;
 use index::Index;
+use on_disk::DiskSearch;
+use spool::read::{ReadSummary, Selection};
 pub use target::{SearchTarget, Selector};
 
 /// Bounds on the memory of a search that widens to sessions.
@@ -55,6 +58,8 @@ pub struct SessionTotals {
     pub cut: u64,
     /// Cut sessions that may match, but the packets that would decide were evicted.
     pub undecided: u64,
+    /// Packets found on disk.
+    pub on_disk: u64,
 }
 
 impl SessionTotals {
@@ -89,6 +94,8 @@ pub struct Search {
     window: (Timestamp, Timestamp),
     /// What the packets were found in that the search was widened from.
     pub(super) notes: SearchNotes,
+    /// What is asked of the packets on disk; `None` if memory alone is asked.
+    disk: Option<DiskSearch>,
 }
 
 #[derive(Debug)]
@@ -141,6 +148,11 @@ impl Search {
             for &selection in &session.selections {
                 sessions[selection as usize].push(slot);
             }
+        }
+        if let Some(on_disk) = self.disk.as_ref().and_then(|disk| disk.sessions.as_ref()) {
+            on_disk.each_selection(&mut |number, selection| {
+                sessions[selection as usize].push((usize::MAX, u32::try_from(number).unwrap_or(u32::MAX)));
+            });
         }
         let mut first: HashMap<Vec<(usize, u32)>, u32> = HashMap::new();
         (0u32..)
@@ -199,5 +211,42 @@ impl Search {
             return Some(true);
         }
         if forgotten && (!self.keys.is_empty() || !self.index.is_empty()) { None } else { Some(false) }
+    }
+}
+
+impl Search {
+    /// Whether a packet on disk is selected.
+    pub(crate) fn on_disk(&mut self, time: Timestamp, interface: &str, link_type: LinkType, data: &[u8]) -> bool {
+        self.hits.clear();
+        let Some(disk) = &mut self.disk else { return false };
+        match &mut disk.sessions {
+            Some(sessions) => {
+                let key = sessions.key(interface, link_type, data);
+                self.hits.extend(sessions.overlapping(&key, time, time).unwrap_or_default());
+            }
+            None => {
+                let decoded = decode::decode(link_type, data);
+                if decoded.network != Network::Link {
+                    let key = SessionKey::new(&decoded, InterfaceId(0)).0;
+                    self.index.matching(&key, time, time, &mut self.hits);
+                }
+            }
+        }
+        for selection in &self.hits {
+            if let Some(known) = self.known.get_mut(*selection as usize) {
+                known.on_disk += 1;
+            }
+        }
+        !self.hits.is_empty()
+    }
+
+    /// What has to be read on disk for the answer; `None` if it does not come from disk.
+    pub(crate) fn disk_selection(&self) -> Option<Selection> {
+        self.disk.as_ref().map(DiskSearch::selection)
+    }
+
+    /// What could not be read on disk while sessions were looked for.
+    pub(crate) fn disk_unread(&self) -> ReadSummary {
+        self.disk.as_ref().map(|disk| disk.unread).unwrap_or_default()
     }
 }

@@ -1,6 +1,7 @@
 //! The status document: what is retained, how far back it reaches, and what was lost and why.
 
 mod collect;
+mod disk_times;
 mod sandbox;
 mod spool;
 
@@ -13,6 +14,7 @@ pub use super::coverage::SessionCounts;
 use super::coverage::{Coverage, Largest, LargestHost};
 pub use super::interfaces::{InterfaceGapStatus, InterfaceStatus};
 use base::foreign::Foreign;
+pub use disk_times::{DiskTimeBucket, DiskTimes};
 pub use processes::process::Source;
 use processes::table::SocketTable;
 pub use sandbox::{LandlockStatus, SandboxStatus, SeccompStatus};
@@ -153,6 +155,15 @@ pub struct SpoolStatus {
     pub lost: SpoolLost,
     /// Packets in files that were removed for room.
     pub removed_packets: u64,
+    /// Operations that the file system refused, for lack of room and otherwise.
+    #[serde(default)]
+    pub failures: u64,
+    /// How long writes took.
+    #[serde(default)]
+    pub writes: DiskTimes,
+    /// How long it took to make written packets durable.
+    #[serde(default)]
+    pub syncs: DiskTimes,
     /// What each depth has, the starts of sessions first.
     pub bands: Vec<SpoolBand>,
     /// The log of sessions; null if there is none.

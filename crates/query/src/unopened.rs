@@ -80,10 +80,8 @@ impl UnopenedPackets {
             .iter()
             .take(KINDS_NAMED)
             .map(|(header, reason, packets)| {
-                let with = if matches!(header, Header::LinkType(_)) { "of" } else { "with" };
-                let words = reason.words();
-                let why = if words.is_empty() { String::new() } else { format!(" ({words})") };
-                format!("{} {with} {header}{why}", counted(*packets, "packet", "packets"))
+                let kind = Unopened { header: *header, reason: *reason };
+                format!("{} {kind}", counted(*packets, "packet", "packets"))
             })
             .collect();
         parts.extend((others > 0).then(|| format!("{} of other kinds", counted(others, "packet", "packets"))));

@@ -1,7 +1,10 @@
 //! `--spool DIR`: queries the files of a spool without a recorder, such as those of a dead machine.
 //!
-//! The same service answers as in a recorder. Packets come from the files directly. Sessions are found by sending the
-//! packets of the window through the engine, as `-r` does with capture files.
+//! The same service answers as in a recorder. Packets come from the files directly. Sessions come from the log of sessions.
+//! Those that the log lacks are found by sending the packets of the window through the engine, as `-r` does with capture files.
+
+#[cfg_attr(not(feature = "session-log"), path = "offline_spool/no_session_log.rs")]
+mod session_log;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use anyhow::{Context as _, anyhow};
 use crate::machine;
 use crate::offline::Offline;
 use crate::options::Common;
+use crate::terminal::printable::note;
 use crate::terminal::progress::{Progress, ProgressState};
 use base::interface::Interfaces;
 use base::packet::{InterfaceId, Packet};
@@ -51,7 +55,7 @@ fn open(path: &Path) -> anyhow::Result<Opened> {
     let directory = Arc::new(Directory::open_to_read(path)?);
     let (catalogue, opening) =
         Catalogue::open(&directory, false).with_context(|| format!("cannot read the spool {}", path.display()))?;
-    if catalogue.sealed.is_empty() && catalogue.open.is_empty() {
+    if catalogue.sealed.is_empty() && catalogue.open.is_empty() && !path.join("sessions").is_dir() {
         return Err(anyhow!("{} contains no files of a spool: name the directory of `run --spool`", path.display()));
     }
     let sealed = catalogue.sealed.iter().map(|entry| entry.times().1);
@@ -90,8 +94,17 @@ pub(crate) fn sessions(
     let memory = machine::available_bytes().map_or(1 << 30, |bytes| bytes / 2).min(MEMORY_BYTES_MAX);
     let mut pipeline = pipeline(memory.max(Split::BYTES_MIN))?;
     let interfaces = Arc::<Interfaces>::default();
-    let history = history(&pipeline, Arc::clone(&interfaces), None);
-    let selection = Selection { since, until, ..Selection::default() };
+    let mut history = history(&pipeline, Arc::clone(&interfaces), None);
+    let log = session_log::open(&directory, &interfaces)?;
+    let mut selection = Selection { since, until, ..Selection::default() };
+    if let Some((log, end)) = log {
+        // Recorders write the log until they end, so that packets after it are those of a crash.
+        selection.since = since.max(Some(Timestamp(end.0.saturating_add(1))));
+        if newest.is_some_and(|newest| newest > end) && until.is_none_or(|until| until > end) {
+            note(&format!("retrocap: sessions are from the log until {end}, and made of packets after that"));
+        }
+        (history.log, history.log_comes_first) = (Some(log), true);
+    }
     let mut source = SpoolSource {
         packets: Packets::new(directory, &catalogue, &selection),
         interfaces,

@@ -109,6 +109,7 @@ const fn open_route(
 /// Every route of the API.
 pub const ROUTES: &[Route] = &[
     route(Verb::Get, path::STATUS, Role::Status, &operation::STATUS, |verb| on(verb, handlers::status)),
+    route(Verb::Get, path::SPOOL, Role::Status, &operation::SPOOL, |verb| on(verb, handlers::spool)),
     Route {
         reads_body: true,
         ..route(Verb::Get, path::PACKETS, Role::Packets, &operation::PACKETS, |verb| on(verb, handlers::packets))

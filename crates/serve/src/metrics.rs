@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::counters::PANICS;
 use super::health;
@@ -14,7 +15,7 @@ use super::service::Service;
 use api::answers::{HealthCode, HealthStatus};
 use base::foreign::Terminal;
 use base::log_limit;
-use query::status::{SandboxStatus, SpoolStatus, Status};
+use query::status::{DiskTimes, SandboxStatus, SpoolStatus, Status};
 
 /// The content type.
 pub(super) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -354,6 +355,16 @@ fn on_disk(text: &mut Text, spool: &SpoolStatus) {
             text.line(name, &[("band", &band.band.to_string())], oldest.as_second());
         }
     }
+    text.one(Kind::Gauge, "spool_used_bytes", "Bytes of all files of the spool.", spool.used_bytes);
+    let help = "Operations that the file system refused, for lack of room and otherwise.";
+    text.one(Kind::Counter, "spool_failures_total", help, spool.failures);
+    let whole = spool.whole_since.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    if let Some(whole) = whole {
+        let help = "Time since which every packet is on disk or waits to be written, in Unix time.";
+        text.one(Kind::Gauge, "spool_whole_since_seconds", help, whole.as_second());
+    }
+    disk_times(text, "spool_write_seconds", "Durations of writes to the spool.", &spool.writes);
+    disk_times(text, "spool_sync_seconds", "Durations of syncs (fdatasync) of the spool.", &spool.syncs);
     let Some(log) = &spool.log else { return };
     text.one(Kind::Gauge, "session_log_bytes", "Bytes of the log of sessions on disk.", log.bytes);
     text.one(Kind::Counter, "session_log_rows_total", "Rows written to the log of sessions.", log.rows);
@@ -361,6 +372,20 @@ fn on_disk(text: &mut Text, spool: &SpoolStatus) {
     text.one(Kind::Counter, "session_log_missed_sessions_total", help, log.missed_sessions);
     let help = "Rows lost because a file of the log of sessions could not be written.";
     text.one(Kind::Counter, "session_log_lost_rows_total", help, log.lost_rows);
+}
+
+fn disk_times(text: &mut Text, name: &str, help: &str, times: &DiskTimes) {
+    text.family(Kind::Histogram, name, help);
+    let bucket_name = format!("{name}_bucket");
+    let mut count = 0;
+    for bucket in &times.buckets {
+        count += bucket.count;
+        let seconds = |us| Duration::from_micros(us).as_secs_f64().to_string();
+        let end = bucket.up_to_us.map_or_else(|| "+Inf".to_owned(), seconds);
+        text.line(&bucket_name, &[("le", &end)], count);
+    }
+    text.line(&format!("{name}_sum"), &[], Duration::from_micros(times.sum_us).as_secs_f64());
+    text.line(&format!("{name}_count"), &[], times.count);
 }
 
 fn activity(text: &mut Text, service: &Service) {

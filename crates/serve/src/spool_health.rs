@@ -9,18 +9,19 @@ use spool::writer::SpoolState;
 
 /// What an answer about `request` says of packets that memory has evicted, of which `in_memory` is a statement.
 pub(super) fn with_disk(history: &History, request: &Request, in_memory: String) -> String {
-    let Some(disk) = history.disk.as_ref().filter(|_| request.tier != Some(Tier::Memory)) else { return in_memory };
-    let Some(view) = disk.view() else { return in_memory };
-    if in_memory.is_empty() {
+    if in_memory.is_empty() || history.disk.is_none() || request.tier == Some(Tier::Memory) {
         return in_memory;
     }
+    if is_on_disk(history, request) { String::new() } else { format!("in memory: {in_memory}") }
+}
+
+/// Whether the disk has every packet of the window of `request`, as far as is known, and is searched.
+pub(super) fn is_on_disk(history: &History, request: &Request) -> bool {
+    let Some(disk) = history.disk.as_ref().filter(|_| request.tier != Some(Tier::Memory)) else { return false };
+    let Some(view) = disk.view() else { return false };
     let gone = view.removed_until.max(disk.progress().and_then(|progress| progress.lost_until));
-    let whole = gone.is_none_or(|gone| request.since.is_some_and(|since| since > gone));
     // Packets that were taken over from an earlier recorder are not written again.
-    match (whole, history.restart.since) {
-        (true, None) => String::new(),
-        _ => format!("memory only, the spool was not searched: {in_memory}"),
-    }
+    history.restart.since.is_none() && gone.is_none_or(|gone| request.since.is_some_and(|since| since > gone))
 }
 
 /// What an answer that asks memory alone says of the spool; `None` if there is none, or if memory alone was asked.
@@ -77,7 +78,14 @@ fn read_of_log(notes: &LogNotes, span: Option<(Timestamp, Timestamp)>) -> Vec<St
             "{} from the log on disk ({oldest} to {newest})",
             counted(notes.sessions, "session is", "sessions are")
         )),
-        Some((oldest, newest)) if notes.undecided + notes.read.failed + notes.read.unread_rows == 0 => {
+        Some((oldest, newest))
+            if notes.undecided
+                + notes.read.failed
+                + notes.read.unread_rows
+                + notes.read.missed
+                + notes.read.pending
+                == 0 =>
+        {
             parts.push(format!("none is in the log on disk ({oldest} to {newest})"));
         }
         Some((oldest, newest)) => {
@@ -119,8 +127,15 @@ fn read_of_log(notes: &LogNotes, span: Option<(Timestamp, Timestamp)>) -> Vec<St
     }
     if notes.read.missed > 0 {
         parts.push(format!(
-            "the log lacks up to {} of these hours, which were floods or left memory before they were written",
+            "the log lacks up to {} of these hours, which were floods, left memory before they were written, or could not be \
+             written",
             counted(notes.read.missed, "session", "sessions")
+        ));
+    }
+    if notes.read.pending > 0 {
+        parts.push(format!(
+            "up to {} of the log can be read in a minute, when their file is finished",
+            counted(notes.read.pending, "row", "rows")
         ));
     }
     if notes.may_repeat {

@@ -191,7 +191,7 @@ impl Collector {
         }
         let (logged, remembered_max) = (&mut self.logged, self.remembered_max);
         let horizon = now.saturating_sub(DISORDER);
-        let history = &self.history;
+        let (history, mut unremembered) = (&self.history, 0);
         history.each_known_session((horizon.saturating_sub(TIMEOUT_MAX), Timestamp::MAX), |worker, session| {
             let Some(logged) = logged.get_mut(usize::from(worker)) else { return };
             if timed_out(session, horizon) || session.is_past() {
@@ -202,9 +202,12 @@ impl Collector {
                 logged.remembered.push((identity, counts(session)));
             } else {
                 logged.unknown_before = Some(now);
+                // What it does from now on is in no row.
+                unremembered += 1;
             }
         });
         self.logged.iter_mut().for_each(|logged| logged.remembered.sort_unstable());
+        self.missed += unremembered;
     }
 
     /// Sessions that the log lacks since the last call: those of floods, and those that left the archive before a look.
@@ -227,9 +230,14 @@ impl Collector {
     /// Calls `each` with a row for each session that is due.
     pub fn look(&mut self, now: Timestamp, due: Due, each: &mut dyn FnMut(Row)) {
         if now.saturating_add(SET_BACK) < self.looked {
+            // What was not written so far is written with the times that it has.
+            self.look_until(self.looked, Due::All, each);
             self.begin(now);
         }
-        let now = now.max(self.looked);
+        self.look_until(now.max(self.looked), due, each);
+    }
+
+    fn look_until(&mut self, now: Timestamp, due: Due, each: &mut dyn FnMut(Row)) {
         self.waiting = 0;
         self.count_missed();
         let mut allowance = [RECORDS_MAX; 2];

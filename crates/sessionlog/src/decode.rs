@@ -10,7 +10,7 @@ use parquet::file::reader::{ChunkReader, FileReader, RowGroupReader, SerializedF
 use parquet::file::statistics::Statistics;
 
 use crate::columns::COLUMNS;
-use crate::encode::{MISSED, ROWS_MAX};
+use crate::encode::{MISSED, REACHES, ROWS_MAX};
 use crate::parts::Parts;
 use crate::value::Value;
 
@@ -45,9 +45,17 @@ impl Decoder {
 
     /// Sessions that were seen, but are in no row.
     pub fn missed(&self) -> u64 {
+        self.stated(MISSED).unwrap_or(0)
+    }
+
+    /// The earliest hour of which the file has the only row of a session.
+    pub fn reaches(&self) -> Option<u64> {
+        self.stated(REACHES)
+    }
+
+    fn stated(&self, key: &str) -> Option<u64> {
         let pairs = self.file.metadata().file_metadata().key_value_metadata();
-        let found = pairs.into_iter().flatten().find(|pair| pair.key == MISSED);
-        found.and_then(|pair| pair.value.as_ref()?.parse().ok()).unwrap_or(0)
+        pairs.into_iter().flatten().find(|pair| pair.key == key)?.value.as_ref()?.parse().ok()
     }
 
     /// Calls `each` with the rows of every row group that may overlap the window, in milliseconds since the epoch. Ends

@@ -15,7 +15,7 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::ColumnPath;
 
 use crate::columns::{COLUMNS, Column, Kind, schema};
-use crate::row::{Observer, Row};
+use crate::row::{Counts, Observer, Row, hour};
 use crate::value::Value;
 
 /// Rows of a row group.
@@ -28,6 +28,8 @@ pub struct Encoder<W: Write + Send> {
     file: SerializedFileWriter<W>,
     rows: Vec<Row>,
     written: u64,
+    /// The earliest hour of which this file has the only row of a session.
+    reaches: Option<u64>,
 }
 
 impl<W: Write + Send> std::fmt::Debug for Encoder<W> {
@@ -44,7 +46,7 @@ impl<W: Write + Send> Encoder<W> {
     /// If `out` does not take the first bytes.
     pub fn new(out: W) -> Result<Self, ParquetError> {
         let file = SerializedFileWriter::new(out, schema()?, Arc::new(properties()?))?;
-        Ok(Self { file, rows: Vec::new(), written: 0 })
+        Ok(Self { file, rows: Vec::new(), written: 0, reaches: None })
     }
 
     /// Rows that were put so far.
@@ -58,6 +60,10 @@ impl<W: Write + Send> Encoder<W> {
     ///
     /// If the medium does not take it. The file must then be given up.
     pub fn put(&mut self, row: Row, observer: &Observer) -> Result<(), ParquetError> {
+        if row.earlier == Counts::default() {
+            let begun = hour(row.session.first);
+            self.reaches = Some(self.reaches.map_or(begun, |reaches| reaches.min(begun)));
+        }
         self.rows.push(row);
         if self.rows.len() >= ROWS_MAX { self.write_group(observer) } else { Ok(()) }
     }
@@ -91,12 +97,17 @@ impl<W: Write + Send> Encoder<W> {
     pub fn finish(mut self, observer: &Observer, missed: u64) -> Result<W, ParquetError> {
         self.write_group(observer)?;
         self.file.append_key_value_metadata(KeyValue::new(MISSED.to_owned(), missed.to_string()));
+        if let Some(reaches) = self.reaches {
+            self.file.append_key_value_metadata(KeyValue::new(REACHES.to_owned(), reaches.to_string()));
+        }
         self.file.into_inner()
     }
 }
 
 /// Key of the footer: sessions that were seen, but are in no row.
 pub const MISSED: &str = "retrocap.missed";
+/// Key of the footer: the earliest hour, in hours since the epoch, of which the file has the only row of a session.
+pub const REACHES: &str = "retrocap.reaches";
 
 pub(crate) fn properties() -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()

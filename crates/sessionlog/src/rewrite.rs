@@ -1,7 +1,8 @@
 //! Removes rows on purpose, such as for a request under data protection law.
 //!
 //! A file never changes, so the rows that stay are written to a new file, column by column as they are. The new file is
-//! durable before the old one is removed.
+//! durable before the old one is removed, and its name says which one it replaces, so that a crash between the two doubles no
+//! row.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 
 use crate::decode::Decoder;
-use crate::encode::{MISSED, properties};
+use crate::encode::{MISSED, REACHES, properties};
 use crate::row::MILLI_NS;
 use crate::tree::{LogFile, LogTree};
 use base::packet::InterfaceId;
@@ -22,7 +23,7 @@ use base::time::Timestamp;
 use query::logged::LoggedSession;
 
 /// The result of a removal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowRemoval {
     /// Rows that were removed.
     pub rows: u64,
@@ -30,47 +31,64 @@ pub struct RowRemoval {
     pub rewritten: u64,
     /// Files that were removed because no row was left.
     pub removed: u64,
+    /// Files that are damaged, or could not be rewritten, each with the reason. Their rows stay.
+    pub failed: Vec<(String, String)>,
 }
 
-/// Removes the rows of sessions that `matches` selects.
+/// Removes the rows of sessions that `matches` selects. A file that is damaged does not keep others from being rewritten.
 ///
 /// # Errors
 ///
-/// If a file is damaged, or the medium fails. Rows that were removed before that stay removed.
+/// If a directory cannot be read.
 pub fn remove_rows(
     tree: &Arc<LogTree>,
     now: Timestamp,
     matches: &mut dyn FnMut(&LoggedSession) -> bool,
 ) -> Result<RowRemoval, ParquetError> {
     let mut removal = RowRemoval::default();
+    tree.remove_unfinished()?;
+    tree.remove_replaced()?;
     for (number, file) in (1..).zip(tree.list()?) {
-        let mut stays = Vec::new();
-        Decoder::open(tree.read(&file)?)?.read((i64::MIN, i64::MAX), &mut |parts| {
-            stays.push(parts.session(&|_| InterfaceId(0)).is_none_or(|session| !matches(&session)));
-            true
-        })?;
-        let found = stays.iter().filter(|stays| !**stays).count();
-        if found == 0 {
-            continue;
+        // Two new files of one hour must not have the same name.
+        let created_ms = (now.0 / MILLI_NS).max(file.created_ms) + number;
+        if let Err(error) = remove_from(tree, &file, created_ms, matches, &mut removal) {
+            removal.failed.push((file.path.clone(), error.to_string()));
         }
-        removal.rows += found as u64;
-        if found < stays.len() {
-            // Two new files of one hour must not have the same name.
-            let created_ms = (now.0 / MILLI_NS).max(file.created_ms) + number;
-            rewrite(tree, &file, created_ms, &stays)?;
-            removal.rewritten += 1;
-        } else {
-            removal.removed += 1;
-        }
-        tree.remove(&file)?;
     }
     Ok(removal)
+}
+
+fn remove_from(
+    tree: &Arc<LogTree>,
+    file: &LogFile,
+    created_ms: u64,
+    matches: &mut dyn FnMut(&LoggedSession) -> bool,
+    removal: &mut RowRemoval,
+) -> Result<(), ParquetError> {
+    let mut stays = Vec::new();
+    Decoder::open(tree.read(file)?)?.read((i64::MIN, i64::MAX), &mut |parts| {
+        stays.push(parts.session(&|_| InterfaceId(0)).is_none_or(|session| !matches(&session)));
+        true
+    })?;
+    let found = stays.iter().filter(|stays| !**stays).count();
+    if found == 0 {
+        return Ok(());
+    }
+    let has_others = found < stays.len();
+    if has_others {
+        rewrite(tree, file, created_ms, &stays)?;
+    }
+    tree.remove(file)?;
+    removal.rows += found as u64;
+    removal.rewritten += u64::from(has_others);
+    removal.removed += u64::from(!has_others);
+    Ok(())
 }
 
 fn rewrite(tree: &Arc<LogTree>, file: &LogFile, created_ms: u64, stays: &[bool]) -> Result<(), ParquetError> {
     let reader = SerializedFileReader::new(tree.read(file)?)?;
     let metadata = reader.metadata().file_metadata();
-    let out = tree.create(file.hour, created_ms)?;
+    let out = tree.create_in_place_of(Some(file), file.hour, created_ms)?;
     let schema = metadata.schema_descr().root_schema_ptr();
     let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties()?))?;
     let mut left = stays;
@@ -102,8 +120,8 @@ fn rewrite(tree: &Arc<LogTree>, file: &LogFile, created_ms: u64, stays: &[bool])
         }
         to.close()?;
     }
-    let missed = metadata.key_value_metadata().into_iter().flatten().find(|pair| pair.key == MISSED);
-    if let Some(KeyValue { key, value }) = missed {
+    let stated = metadata.key_value_metadata().into_iter().flatten();
+    for KeyValue { key, value } in stated.filter(|pair| [MISSED, REACHES].contains(&pair.key.as_str())) {
         writer.append_key_value_metadata(KeyValue::new(key.clone(), value.clone()));
     }
     writer.into_inner()?.finish()?;

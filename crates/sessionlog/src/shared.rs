@@ -1,5 +1,7 @@
 //! The files of a log as questions see them.
 
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::decode::Decoder;
@@ -16,12 +18,16 @@ pub struct SharedLog {
     tree: Arc<LogTree>,
     interfaces: Arc<Interfaces>,
     files: Mutex<Vec<Arc<LogFile>>>,
+    /// Sessions that are in no row and that no footer states yet.
+    unwritten: AtomicU64,
+    /// Rows of unfinished files, of which memory has forgotten some.
+    pending: AtomicU64,
 }
 
 impl SharedLog {
     /// A log without files so far.
     pub fn new(tree: Arc<LogTree>, interfaces: Arc<Interfaces>) -> Self {
-        Self { tree, interfaces, files: Mutex::default() }
+        Self { tree, interfaces, files: Mutex::default(), unwritten: AtomicU64::new(0), pending: AtomicU64::new(0) }
     }
 
     /// The directory.
@@ -32,6 +38,25 @@ impl SharedLog {
     /// The files, by hour.
     pub fn files(&self) -> Vec<Arc<LogFile>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Publishes how many sessions are in no row, and in no footer so far.
+    pub fn set_unwritten(&self, sessions: u64) {
+        self.unwritten.store(sessions, Ordering::Relaxed);
+    }
+
+    /// Publishes how many rows are in unfinished files, if memory has forgotten some of them.
+    pub fn set_pending(&self, rows: u64) {
+        self.pending.store(rows, Ordering::Relaxed);
+    }
+
+    /// Whether a file may have sessions of these hours.
+    fn may_have(&self, file: &LogFile, hours: &RangeInclusive<u64>) -> bool {
+        if file.hour <= *hours.end() {
+            return file.hour >= *hours.start();
+        }
+        let read = || self.tree.read(file).map_err(Into::into).and_then(Decoder::open).ok()?.reaches();
+        file.reaches(read) <= *hours.end()
     }
 
     /// Replaces the files.
@@ -52,7 +77,13 @@ impl SessionLog for SharedLog {
         // The row of a session lies in the hour in which the session had packets. Later rows have its totals.
         // One whose last packet came while the hour was being closed is in the hour before.
         let hours = hour(window.0).saturating_sub(1)..=hour(window.1).saturating_add(1);
-        for file in self.files().into_iter().filter(|file| hours.contains(&file.hour)) {
+        // What could not be written belongs to the latest hours.
+        let files = self.files();
+        if files.last().is_none_or(|latest| latest.hour <= *hours.end()) {
+            summary.missed += self.unwritten.load(Ordering::Relaxed);
+            summary.pending = self.pending.load(Ordering::Relaxed);
+        }
+        for file in files.into_iter().filter(|file| self.may_have(file, &hours)) {
             let opened = self.tree.read(&file).map_err(Into::into).and_then(Decoder::open);
             let read = opened.and_then(|decoder| {
                 summary.missed += decoder.missed();

@@ -7,12 +7,14 @@
 //! ```
 //!
 //! Databases read the date and the hour (UTC) out of the path. A file is written under a name that ends with `.tmp`. It gets
-//! its own name once it is durable, so that a crash leaves no part of a file. The next start removes the rest.
+//! its own name once it is durable, so that a crash leaves no part of a file. The next start removes the rest. A file from which
+//! rows were removed on purpose is followed by another, whose name ends with `-replaces-` and the numbers of the old one.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
@@ -28,6 +30,7 @@ pub const ROOT: &str = "sessions";
 const SUFFIX: &str = ".parquet";
 const PREFIX: &str = "sessions-";
 const TEMPORARY: &str = ".tmp";
+const REPLACES: &str = "-replaces-";
 /// Bytes that are read at once to verify a checksum.
 const CHECKED_BYTES: usize = 64 << 10;
 
@@ -43,16 +46,29 @@ pub struct LogFile {
     /// Bytes.
     pub len: u64,
     crc: u32,
+    /// Creation and checksum of the file whose other rows this one has, after rows were removed on purpose.
+    replaces: Option<(u64, u32)>,
     is_verified: AtomicBool,
+    /// The earliest hour of which this file has the only row of a session, once it was read.
+    reaches: OnceLock<u64>,
 }
 
 impl LogFile {
+    /// The earliest hour of which the file has the only row of a session: a session that waited for its end has one row, in
+    /// its last hour. `read` looks it up in the file.
+    pub(crate) fn reaches(&self, read: impl FnOnce() -> Option<u64>) -> u64 {
+        *self.reaches.get_or_init(|| read().unwrap_or(self.hour).min(self.hour))
+    }
+
     /// Start and end of its hour.
     pub fn times(&self) -> (Timestamp, Timestamp) {
         let start = self.hour.saturating_mul(HOUR_NS);
         (Timestamp(start), Timestamp(start.saturating_add(HOUR_NS - 1)))
     }
 }
+
+/// Hour, creation and checksum of a file, which no other one has.
+type Place = (u64, u64, u32);
 
 /// The directory of a spool, which has the log in it.
 #[derive(Debug)]
@@ -134,12 +150,34 @@ impl LogTree {
         Ok(names)
     }
 
-    /// The files, by hour and creation.
+    /// The files, by hour and creation. A file that another one replaces is left out: a crash can leave both.
     ///
     /// # Errors
     ///
     /// If a directory cannot be read.
     pub fn list(&self) -> io::Result<Vec<Arc<LogFile>>> {
+        let (mut files, replaced) = self.list_all()?;
+        files.retain(|file| !replaced.contains(&(file.hour, file.created_ms, file.crc)));
+        Ok(files.into_iter().map(Arc::new).collect())
+    }
+
+    /// Removes files that others replace. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// If a directory cannot be read, or a file not be removed.
+    pub fn remove_replaced(&self) -> io::Result<u64> {
+        let (files, replaced) = self.list_all()?;
+        let mut removed = 0;
+        for file in files.iter().filter(|file| replaced.contains(&(file.hour, file.created_ms, file.crc))) {
+            self.remove(file)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// All files, and which of them are replaced.
+    fn list_all(&self) -> io::Result<(Vec<LogFile>, HashSet<Place>)> {
         let mut files = Vec::new();
         self.each(&mut |path, is_file| {
             if let Some(file) = is_file.then(|| parse(path)).flatten() {
@@ -149,7 +187,9 @@ impl LogTree {
             Ok(())
         })?;
         files.sort_by_key(|file| (file.hour, file.created_ms));
-        Ok(files.into_iter().map(Arc::new).collect())
+        let replaced = files.iter().filter_map(|file| file.replaces.map(|(created, crc)| (file.hour, created, crc)));
+        let replaced = replaced.collect();
+        Ok((files, replaced))
     }
 
     /// Removes what a crash left of unfinished files. Returns their number.
@@ -196,6 +236,21 @@ impl LogTree {
     ///
     /// If the system refuses.
     pub fn create(self: &Arc<Self>, hour: u64, created_ms: u64) -> io::Result<UnfinishedFile> {
+        self.create_in_place_of(None, hour, created_ms)
+    }
+
+    /// As [`create`](Self::create), for the rows of another file that stay.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn create_in_place_of(
+        self: &Arc<Self>,
+        replaces: Option<&LogFile>,
+        hour: u64,
+        created_ms: u64,
+    ) -> io::Result<UnfinishedFile> {
+        let replaces = replaces.map(|file| (file.created_ms, file.crc));
         let (date, directory) = directories(hour);
         let made = [self.make(ROOT)?, self.make(&date)?, self.make(&directory)?];
         if made.contains(&true) {
@@ -206,7 +261,8 @@ impl LogTree {
         let stem = format!("{directory}/{PREFIX}{created_ms}");
         let file = self.open(&format!("{stem}{TEMPORARY}"), OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
         let tree = Arc::clone(self);
-        Ok(UnfinishedFile { tree, file, directory, stem, hour, created_ms, len: 0, crc: crc32fast::Hasher::new() })
+        let crc = crc32fast::Hasher::new();
+        Ok(UnfinishedFile { tree, file, directory, stem, hour, created_ms, replaces, len: 0, crc })
     }
 
     /// Opens a file whose checksum is right.
@@ -239,15 +295,28 @@ fn parse(path: &str) -> Option<LogFile> {
     let (directory, name) = path.rsplit_once('/')?;
     let (date, hour) = directory.strip_prefix(ROOT)?.strip_prefix("/date=")?.split_once("/hour=")?;
     let time: jiff::Timestamp = format!("{date}T{hour}:00:00Z").parse().ok()?;
-    let (created, crc) = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
+    let name = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+    let (name, replaces) = match name.split_once(REPLACES) {
+        Some((name, replaced)) => (name, Some(identity(replaced)?)),
+        None => (name, None),
+    };
+    let (created_ms, crc) = identity(name)?;
     Some(LogFile {
         path: path.to_owned(),
         hour: u64::try_from(time.as_second()).ok()? / 3600,
-        created_ms: created.parse().ok()?,
+        created_ms,
         len: 0,
-        crc: u32::from_str_radix(crc, 16).ok()?,
+        crc,
+        replaces,
         is_verified: AtomicBool::new(false),
+        reaches: OnceLock::new(),
     })
+}
+
+/// Creation and checksum of a file, from its name.
+fn identity(name: &str) -> Option<(u64, u32)> {
+    let (created, crc) = name.split_once('-')?;
+    Some((created.parse().ok()?, u32::from_str_radix(crc, 16).ok()?))
 }
 
 /// A file that is being written.
@@ -259,6 +328,7 @@ pub struct UnfinishedFile {
     stem: String,
     hour: u64,
     created_ms: u64,
+    replaces: Option<(u64, u32)>,
     len: u64,
     crc: crc32fast::Hasher,
 }
@@ -271,7 +341,9 @@ impl UnfinishedFile {
     /// If that is not certain. The file is then removed.
     pub fn finish(self) -> io::Result<LogFile> {
         let crc = self.crc.clone().finalize();
-        let (temporary, path) = (format!("{}{TEMPORARY}", self.stem), format!("{}-{crc:08x}{SUFFIX}", self.stem));
+        let replaces = self.replaces.map_or(String::new(), |(created, crc)| format!("{REPLACES}{created}-{crc:08x}"));
+        let temporary = format!("{}{TEMPORARY}", self.stem);
+        let path = format!("{}-{crc:08x}{replaces}{SUFFIX}", self.stem);
         let root = &self.tree.directory;
         let finished = fs::fsync(&self.file)
             .and_then(|()| fs::renameat(root, &*temporary, root, &*path))
@@ -283,8 +355,9 @@ impl UnfinishedFile {
             }
             return Err(error);
         }
-        let (hour, created_ms, len) = (self.hour, self.created_ms, self.len);
-        Ok(LogFile { path, hour, created_ms, len, crc, is_verified: AtomicBool::new(true) })
+        let Self { hour, created_ms, replaces, len, .. } = self;
+        let is_verified = AtomicBool::new(true);
+        Ok(LogFile { path, hour, created_ms, len, crc, replaces, is_verified, reaches: OnceLock::new() })
     }
 
     /// Removes the file.

@@ -38,6 +38,8 @@ pub struct LogWriter {
     log: Arc<SharedLog>,
     observer: Observer,
     open: BTreeMap<u64, Encoder<UnfinishedFile>>,
+    /// The earliest end of a session in the open files.
+    open_since: Option<Timestamp>,
     counts: LogCounts,
     missed: u64,
     /// The files have all sessions up to this time.
@@ -52,11 +54,13 @@ impl LogWriter {
     /// If the directory cannot be read.
     pub fn open(log: Arc<SharedLog>, observer: Observer) -> io::Result<Self> {
         log.tree().remove_unfinished()?;
+        log.tree().remove_replaced()?;
         log.publish(log.tree().list()?);
         Ok(Self {
             log,
             observer,
             open: BTreeMap::new(),
+            open_since: None,
             counts: LogCounts::default(),
             missed: 0,
             reached: Timestamp::MIN,
@@ -81,6 +85,7 @@ impl LogWriter {
     /// Adds to the sessions that no row has; the footer of the next file states them.
     pub fn missed(&mut self, sessions: u64) {
         self.missed += sessions;
+        self.log.set_unwritten(self.missed);
     }
 
     /// Adds a row to the file of an hour.
@@ -96,7 +101,8 @@ impl LogWriter {
             }
         }
         let Some(encoder) = self.open.get_mut(&hour) else { return };
-        let rows = encoder.rows() + 1;
+        let (rows, last) = (encoder.rows() + 1, row.session.last);
+        self.open_since = Some(self.open_since.map_or(last, |since| since.min(last)));
         if let Err(error) = encoder.put(row, &self.observer) {
             self.open.remove(&hour);
             let _ = self.log.tree().remove_unfinished();
@@ -114,7 +120,10 @@ impl LogWriter {
         }
     }
 
+    /// Counts rows that were lost. The footer of the next file states them, and until then answers do.
     fn failed(&mut self, error: &ParquetError, rows: u64) {
+        self.missed += rows;
+        self.log.set_unwritten(self.missed);
         self.counts.lost_rows += rows;
         self.counts.failures += 1;
         self.counts.problem = Some(error.to_string());
@@ -125,6 +134,18 @@ impl LogWriter {
         while !self.open.is_empty() {
             self.close_first();
         }
+        self.open_since = None;
+    }
+
+    /// Whether memory has forgotten sessions of the open files, so that no answer has these. `known_since` is the time since
+    /// which memory knows all sessions.
+    pub fn is_forgotten(&self, known_since: Option<Timestamp>) -> bool {
+        known_since.zip(self.open_since).is_some_and(|(known, open)| open < known)
+    }
+
+    /// Rows of the files that are not finished.
+    pub fn open_rows(&self) -> u64 {
+        self.open.values().map(Encoder::rows).sum()
     }
 
     fn close_first(&mut self) {
@@ -134,6 +155,7 @@ impl LogWriter {
         let finished = encoder.finish(&self.observer, missed).and_then(|file| Ok(file.finish()?));
         match finished {
             Ok(file) => {
+                self.log.set_unwritten(self.missed);
                 self.counts.rows += rows;
                 self.counts.files += 1;
                 self.counts.problem = None;

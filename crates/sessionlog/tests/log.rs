@@ -365,3 +365,123 @@ fn nothing_is_written_twice_while_sessions_leave_memory() {
     assert!(rows.len() as u64 + missed >= 120_000, "{} rows, {missed} missed", rows.len());
     assert!(rows.len() > 1000, "{} rows, {missed} missed", rows.len());
 }
+
+#[test]
+fn a_session_that_waited_is_found_by_the_hours_before_its_row() {
+    let packets = traffic();
+    let mut recorder = Recorder::new();
+    let mut log = Log::new(&recorder.history.interfaces);
+    let mut collector = record(&mut recorder, &mut log, &packets, 0);
+    let later = START + 4 * HOUR_NS;
+    recorder.record(&[(later, 9, 1, 1)]);
+    log.look(&mut collector, later + 400 * SECOND_NS, Some(hour(Timestamp(later))));
+    // The session of host 2 has one row, in its last hour.
+    let first_hour = (Timestamp(START), Timestamp(START + HOUR_NS / 2));
+    for shared in [Arc::clone(&log.shared), reopened(&log, &recorder)] {
+        let mut hosts = Vec::new();
+        shared.read(first_hour, &mut |row| {
+            hosts.push(host(&row));
+            true
+        });
+        assert_eq!(hosts.iter().filter(|host| **host == 2).count(), 1, "{hosts:?}");
+    }
+}
+
+/// The same log, as the next recorder finds it.
+fn reopened(log: &Log, recorder: &Recorder) -> Arc<SharedLog> {
+    let shared = Log::open(&log.directory, &recorder.history.interfaces);
+    LogWriter::open(Arc::clone(&shared), Observer::default()).unwrap();
+    shared
+}
+
+#[test]
+fn a_removal_that_a_crash_interrupts_doubles_no_row() {
+    let packets = traffic();
+    let mut recorder = Recorder::new();
+    let mut log = Log::new(&recorder.history.interfaces);
+    record(&mut recorder, &mut log, &packets, 10_000);
+    let before = log.rows().len();
+    let old = log.files()[1].clone();
+    let path = |name: &str| log.directory.path().join(name);
+    let bytes = std::fs::read(path(&old)).unwrap();
+    let now = Timestamp(START + 4 * HOUR_NS);
+    let removal = remove_rows(log.shared.tree(), now, &mut |row| host(row) == 3).unwrap();
+    // The crash came before the old file was removed.
+    std::fs::write(path(&old), bytes).unwrap();
+    assert_eq!(log.shared.tree().list().unwrap().len(), 3, "readers see the new file alone");
+    log.shared = reopened(&log, &recorder);
+    assert!(!path(&old).exists(), "the next start finishes the removal");
+    assert_eq!(log.rows().len() as u64, before as u64 - removal.rows);
+}
+
+#[test]
+fn a_damaged_file_does_not_keep_others_from_being_cleared() {
+    let packets = traffic();
+    let mut recorder = Recorder::new();
+    let mut log = Log::new(&recorder.history.interfaces);
+    record(&mut recorder, &mut log, &packets, 10_000);
+    let damaged = log.directory.path().join(&log.files()[0]);
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    log.shared = Log::open(&log.directory, &recorder.history.interfaces);
+    let now = Timestamp(START + 4 * HOUR_NS);
+    let removal = remove_rows(log.shared.tree(), now, &mut |row| host(row) == 3).unwrap();
+    assert_eq!((removal.rewritten, removal.failed.len()), (2, 1), "{:?}", removal.failed);
+    assert!(damaged.exists());
+}
+
+#[test]
+fn a_clock_that_is_set_back_loses_no_count() {
+    let packets = traffic();
+    let (mut recorder, expected) = (Recorder::new(), sent(&packets));
+    let mut log = Log::new(&recorder.history.interfaces);
+    let mut collector = Collector::new(Arc::clone(&recorder.history), 10_000, Timestamp(START));
+    let half = START + 90 * 60 * SECOND_NS;
+    let (before, after) = packets.split_at(packets.partition_point(|packet| packet.0 < half));
+    let (earlier, later) = before.split_at(before.len() / 2);
+    recorder.record(earlier);
+    log.look(&mut collector, earlier.last().unwrap().0, None);
+    recorder.record(later);
+    log.look(&mut collector, half, None);
+    // Two hours back, while sessions go on.
+    log.look(&mut collector, half - 2 * HOUR_NS, None);
+    recorder.record(after);
+    let end = START + 4 * HOUR_NS;
+    log.look(&mut collector, end, Some(hour(Timestamp(end)) - 1));
+    assert_eq!(logged(&log.rows()), expected);
+    assert_eq!(collector.take_missed(), 0);
+}
+
+#[test]
+fn rows_that_could_not_be_written_are_stated_by_answers_and_by_the_next_file() {
+    let packets = traffic();
+    let mut recorder = Recorder::new();
+    let mut log = Log::new(&recorder.history.interfaces);
+    let mut collector = Collector::new(Arc::clone(&recorder.history), 10_000, Timestamp(START));
+    recorder.record(&packets[..2000]);
+    // A file of another program is where the directory of the day would be.
+    let day = log.directory.path().join("sessions/date=2027-01-15");
+    std::fs::write(&day, b"in the way").unwrap();
+    let put = |log: &mut Log, collector: &mut Collector, now| {
+        let now = Timestamp(now);
+        collector.look(now, Due::All, &mut |row| {
+            let hour = LogWriter::hour_of(&row, None);
+            log.writer.put(row, hour, now);
+        });
+        log.writer.close();
+    };
+    put(&mut log, &mut collector, packets[2000].0);
+    let lost = log.writer.counts().lost_rows;
+    assert!(lost > 100 && log.writer.counts().problem.is_some(), "{:?}", log.writer.counts());
+    let all = (Timestamp::MIN, Timestamp::MAX);
+    assert_eq!(log.shared.read(all, &mut |_| true).missed, lost);
+    std::fs::remove_file(&day).unwrap();
+    recorder.record(&packets[2000..2010]);
+    put(&mut log, &mut collector, packets[2010].0);
+    assert_eq!(log.writer.counts().problem, None);
+    let read = log.shared.read(all, &mut |_| true);
+    assert_eq!((read.missed, read.files), (lost, 1), "once, although the footer states it, too");
+    assert_eq!(reopened(&log, &recorder).read(all, &mut |_| true).missed, lost, "after a restart, too");
+}

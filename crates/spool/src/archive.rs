@@ -1,11 +1,13 @@
 //! The interface between a spool and the rest of the recorder; it hides the medium.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::band::Band;
 use crate::board::{PublishedState, SpoolSnapshot};
 use crate::follow::Progress;
+use crate::index::ClosedPackets;
 use crate::medium::Medium;
 use crate::place::Places;
 use crate::read::{FoundPacket, Packets, ReadSummary, Selection};
@@ -66,6 +68,9 @@ pub trait PacketStream: fmt::Debug + Send {
 
     /// Costs so far, and the number of files and chunks that could not be read.
     fn summary(&self) -> ReadSummary;
+
+    /// Packets of the window that were not opened, in the files that were looked at so far.
+    fn closed(&self) -> ClosedPackets;
 }
 
 impl<M: Medium + Send> PacketStream for Packets<M>
@@ -83,6 +88,10 @@ where
     fn summary(&self) -> ReadSummary {
         Self::summary(self)
     }
+
+    fn closed(&self) -> ClosedPackets {
+        Self::closed(self)
+    }
 }
 
 /// A spool on a medium. The thread that writes the spool publishes its files and state here.
@@ -95,7 +104,12 @@ pub struct SharedSpool<M> {
     problem: Mutex<Option<String>>,
     places: Mutex<Places>,
     log: Mutex<Option<LogView>>,
+    /// Stored bytes up to which everything is written; `u64::MAX` while the disk refuses packets.
+    reached_bytes: AtomicU64,
 }
+
+/// The value of `reached_bytes` while nobody should wait.
+const NOT_WAITED_FOR: u64 = u64::MAX;
 
 impl<M: Medium + Clone> SharedSpool<M> {
     /// A spool that is not opened yet.
@@ -108,7 +122,19 @@ impl<M: Medium + Clone> SharedSpool<M> {
             problem: Mutex::default(),
             places: Mutex::default(),
             log: Mutex::default(),
+            reached_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Captured bytes of stored packets up to which everything was passed to the disk. `None` while the disk is full or fails,
+    /// so that a source that waits for it would wait for ever.
+    pub fn reached_bytes(&self) -> Option<u64> {
+        Some(self.reached_bytes.load(Ordering::Acquire)).filter(|reached| *reached != NOT_WAITED_FOR)
+    }
+
+    /// Publishes [`reached_bytes`](Self::reached_bytes).
+    pub fn set_reached_bytes(&self, reached: Option<u64>) {
+        self.reached_bytes.store(reached.unwrap_or(NOT_WAITED_FOR), Ordering::Release);
     }
 
     /// The medium.
@@ -136,6 +162,7 @@ impl<M: Medium + Clone> SharedSpool<M> {
 
     /// Publishes why the spool cannot be used.
     pub fn set_problem(&self, problem: String) {
+        self.set_reached_bytes(None);
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::band::Band;
 use crate::catalogue::{BandView, Catalogue};
 use crate::medium::DiskSpace;
+use crate::timings::Timings;
 use base::time::Timestamp;
 
 /// The limit on the size of a spool.
@@ -126,8 +127,8 @@ pub struct SpoolSnapshot {
     pub removed_until: Option<Timestamp>,
     /// The text of the last failure.
     pub problem: Option<String>,
-    /// The longest sync of the last minute.
-    pub sync_max: Duration,
+    /// How long writes and syncs took since the start.
+    pub timings: Timings,
 }
 
 /// Default number of keys of an index.

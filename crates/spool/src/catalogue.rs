@@ -118,7 +118,10 @@ impl Catalogue {
         let mut band_bytes = [0; Band::COUNT];
         for entry in &self.sealed {
             let band = Band(entry.footer.header.band).index();
-            oldest[band].get_or_insert(entry);
+            // A file that was written anew has a high number and old packets.
+            if oldest[band].is_none_or(|oldest| entry.times().1 < oldest.times().1) {
+                oldest[band] = Some(entry);
+            }
             band_bytes[band] += entry.len;
         }
         let oldest = oldest.into_iter().flatten();

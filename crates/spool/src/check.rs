@@ -13,7 +13,7 @@ use crate::sealed_file::{SealedFile, footer};
 use base::time::Timestamp;
 
 /// Names of the index sections.
-const SECTION_NAMES: [&str; index::COUNT] = ["chunks", "interfaces", "IPv4", "IPv6", "ports", "sessions"];
+const SECTION_NAMES: [&str; index::COUNT] = ["chunks", "interfaces", "IPv4", "IPv6", "ports", "sessions", "not opened"];
 
 /// The result of checking one file.
 #[derive(Clone, Debug, Default, PartialEq)]

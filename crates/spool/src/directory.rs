@@ -9,17 +9,23 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use rustix::fs::{self, Access, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::file::ALIGNMENT;
 use crate::medium::{DiskSpace, Medium};
+use crate::timings::{Stopwatch, Timings};
+pub use crate::unlink::UnlinkQueue;
+use crate::unlink::Unlinks;
 
 /// Bytes of one direct write.
 const DIRECT_BYTES: usize = 1 << 20;
 /// Name of the lock file, which keeps a second recorder out.
 const LOCK: &str = "lock";
+/// Name of the file that says what was removed on purpose.
+pub const REMOVALS: &str = "removals.jsonl";
 
 /// Magic numbers of network file systems (from `linux/magic.h` or from the source of the file system).
 const NETWORK: [(u64, &str); 9] = [
@@ -65,6 +71,32 @@ pub enum DirectoryError {
     },
 }
 
+/// What a directory lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// A disk of this machine.
+    Local,
+    /// Memory, which a reboot clears.
+    Memory,
+    /// Another machine, by this protocol.
+    Network(&'static str),
+}
+
+/// What a directory lies on.
+///
+/// # Errors
+///
+/// If it cannot be opened.
+pub fn file_system(path: &Path) -> io::Result<FileSystem> {
+    kind_of(&fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn kind_of(directory: &OwnedFd) -> io::Result<FileSystem> {
+    let kind = u64::try_from(fs::fstatfs(directory)?.f_type).unwrap_or(0) & 0xffff_ffff;
+    let network = NETWORK.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| FileSystem::Network(name));
+    Ok(network.unwrap_or(if MEMORY.contains(&kind) { FileSystem::Memory } else { FileSystem::Local }))
+}
+
 /// A directory that holds a spool.
 #[derive(Debug)]
 pub struct Directory {
@@ -76,6 +108,9 @@ pub struct Directory {
     uses_direct: AtomicBool,
     /// Aligned buffer for direct writes.
     bounce: Mutex<Vec<u8>>,
+    writes: Stopwatch,
+    syncs: Stopwatch,
+    unlinks: Unlinks,
 }
 
 /// An open file of a directory.
@@ -96,12 +131,10 @@ impl Directory {
         let open = |source: io::Error| DirectoryError::Open { path: path.to_owned(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(open)?;
         let mut directory = Self::open_to_read(path)?;
-        let kind = fs::fstatfs(&directory.directory).map_err(|error| open(error.into()))?.f_type;
-        let kind = u64::try_from(kind).unwrap_or(0) & 0xffff_ffff;
-        if let Some((_, name)) = NETWORK.iter().find(|(magic, _)| *magic == kind) {
-            return Err(DirectoryError::Network { path: path.to_owned(), name });
-        }
-        directory.in_memory = MEMORY.contains(&kind);
+        directory.in_memory = match kind_of(&directory.directory).map_err(open)? {
+            FileSystem::Network(name) => return Err(DirectoryError::Network { path: path.to_owned(), name }),
+            kind => kind == FileSystem::Memory,
+        };
         directory.uses_direct = AtomicBool::new(!directory.in_memory);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let lock = fs::openat(&directory.directory, LOCK, flags, Mode::RUSR | Mode::WUSR)
@@ -130,7 +163,15 @@ impl Directory {
             in_memory: false,
             uses_direct: AtomicBool::new(false),
             bounce: Mutex::default(),
+            writes: Stopwatch::default(),
+            syncs: Stopwatch::default(),
+            unlinks: Unlinks::default(),
         })
+    }
+
+    /// Writes whole blocks directly from now on, as a spool does.
+    pub(crate) fn write_directly(&self) {
+        self.uses_direct.store(true, Ordering::Relaxed);
     }
 
     /// Whether the files are in memory (tmpfs), so that a reboot loses them.
@@ -146,6 +187,32 @@ impl Directory {
     /// The descriptor of the directory.
     pub fn descriptor(&self) -> &OwnedFd {
         &self.directory
+    }
+
+    /// Appends a line to the list of what was removed on purpose, and makes it durable.
+    ///
+    /// # Errors
+    ///
+    /// If that is not certain.
+    pub fn note_removal(&self, line: &str) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
+        let file = self.open_with(REMOVALS, flags)?;
+        let line = format!("{line}\n");
+        if rustix::io::write(&file, line.as_bytes())? < line.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        fs::fsync(&file)?;
+        Ok(fs::fsync(&self.directory)?)
+    }
+
+    /// Work for a thread that removes files from now on; it calls [`run_unlinks`](Self::run_unlinks).
+    pub fn unlink_in_background(&self) -> UnlinkQueue {
+        self.unlinks.in_background()
+    }
+
+    /// Removes files until `stop` is set, one at a time.
+    pub fn run_unlinks(&self, queue: &UnlinkQueue, stop: &AtomicBool) {
+        self.unlinks.run(queue, &self.directory, stop);
     }
 
     /// Changes the owner of the directory and of the spool's files in it to the user that will write them.
@@ -175,6 +242,18 @@ impl Directory {
         let uses_direct = self.uses_direct.load(Ordering::Relaxed);
         let direct = uses_direct.then(|| self.open_with(name, OFlags::WRONLY | OFlags::DIRECT));
         Ok(SpoolFile { buffered, direct: direct.and_then(Result::ok) })
+    }
+
+    fn write_at(&self, file: &SpoolFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+        if let Some(direct) = file.direct.as_ref().filter(|_| self.uses_direct.load(Ordering::Relaxed)) {
+            let head = usize::try_from(offset.next_multiple_of(ALIGNMENT) - offset).unwrap_or(0).min(bytes.len());
+            write_all(&file.buffered, offset, &bytes[..head])?;
+            (offset, bytes) = (offset + head as u64, &bytes[head..]);
+            let whole = bytes.len() / usize::try_from(ALIGNMENT).unwrap_or(1) * usize::try_from(ALIGNMENT).unwrap_or(1);
+            let written = self.write_direct(direct, offset, &bytes[..whole])?;
+            (offset, bytes) = (offset + written as u64, &bytes[written..]);
+        }
+        write_all(&file.buffered, offset, bytes)
     }
 
     /// Writes whole aligned blocks, bypassing the page cache. Returns the number of bytes written.
@@ -257,16 +336,11 @@ impl Medium for Directory {
         self.open_to_append(name, OFlags::empty())
     }
 
-    fn append(&self, file: &mut SpoolFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-        if let Some(direct) = file.direct.as_ref().filter(|_| self.uses_direct.load(Ordering::Relaxed)) {
-            let head = usize::try_from(offset.next_multiple_of(ALIGNMENT) - offset).unwrap_or(0).min(bytes.len());
-            write_all(&file.buffered, offset, &bytes[..head])?;
-            (offset, bytes) = (offset + head as u64, &bytes[head..]);
-            let whole = bytes.len() / usize::try_from(ALIGNMENT).unwrap_or(1) * usize::try_from(ALIGNMENT).unwrap_or(1);
-            let written = self.write_direct(direct, offset, &bytes[..whole])?;
-            (offset, bytes) = (offset + written as u64, &bytes[written..]);
-        }
-        write_all(&file.buffered, offset, bytes)
+    fn append(&self, file: &mut SpoolFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let began = Instant::now();
+        let written = self.write_at(file, offset, bytes);
+        self.writes.note(began.elapsed());
+        written
     }
 
     fn read(&self, file: &SpoolFile, offset: u64, out: &mut [u8]) -> io::Result<usize> {
@@ -278,7 +352,10 @@ impl Medium for Directory {
     }
 
     fn sync(&self, file: &SpoolFile) -> io::Result<()> {
-        Ok(fs::fdatasync(&file.buffered)?)
+        let began = Instant::now();
+        let synced = fs::fdatasync(&file.buffered);
+        self.syncs.note(began.elapsed());
+        Ok(synced?)
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -293,12 +370,23 @@ impl Medium for Directory {
         Ok(fs::unlinkat(&self.directory, name, AtFlags::empty())?)
     }
 
+    fn remove_soon(&self, name: &str, len: u64) -> io::Result<()> {
+        if self.unlinks.queue(name, len)? { Ok(()) } else { self.remove(name) }
+    }
+
+    fn timings(&self) -> Timings {
+        Timings { writes: self.writes.read(), syncs: self.syncs.read() }
+    }
+
     fn room(&self) -> io::Result<DiskSpace> {
+        // Read before the file system is asked: what is removed meanwhile must not count twice.
+        let going = self.unlinks.pending_bytes();
         let stat = fs::fstatvfs(&self.directory)?;
         // Blocks reserved for root count as used, as in the output of df.
         let size = (stat.f_blocks - stat.f_bfree + stat.f_bavail).saturating_mul(stat.f_frsize);
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(going);
         let free_files = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
-        Ok(DiskSpace { size_bytes: size, free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize), free_files })
+        Ok(DiskSpace { size_bytes: size, free_bytes: free.min(size), free_files })
     }
 }
 

@@ -327,6 +327,11 @@ impl Follower {
         progress
     }
 
+    /// Captured bytes of all packets that were stored so far.
+    pub fn stored_bytes(&self) -> u64 {
+        self.sources.iter().map(|source| source.worker.published.totals().stored.bytes).sum()
+    }
+
     /// The number of packets that each worker has stored. If all are written, the recorder that takes over the workers'
     /// memory begins there.
     pub fn stored(&self) -> Vec<u64> {

@@ -31,10 +31,15 @@ pub mod index;
 pub mod layout;
 pub mod medium;
 pub mod place;
+#[cfg(target_os = "linux")]
+pub mod probe;
 pub mod read;
 pub mod recover;
 pub mod removal;
 pub mod retain;
 pub mod scan;
 pub mod sealed_file;
+pub mod timings;
+#[cfg(target_os = "linux")]
+mod unlink;
 pub mod writer;

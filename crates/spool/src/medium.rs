@@ -12,6 +12,8 @@
 
 use std::io;
 
+use crate::timings::Timings;
+
 /// Size and free space of the file system that holds the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
@@ -105,12 +107,31 @@ pub trait Medium: std::fmt::Debug {
     /// If the file was not removed.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Removes a file of this length to make room, now or soon. Its bytes count as free at once.
+    ///
+    /// # Errors
+    ///
+    /// If the file was not removed, or one before it could not be removed.
+    fn remove_soon(&self, name: &str, _len: u64) -> io::Result<()> {
+        self.remove(name)
+    }
+
     /// Size and free space of the file system.
     ///
     /// # Errors
     ///
     /// If they cannot be read.
     fn room(&self) -> io::Result<DiskSpace>;
+
+    /// How long writes and syncs took so far.
+    fn timings(&self) -> Timings {
+        Timings::default()
+    }
+}
+
+/// Whether a write failed for lack of room: on the disk, or in a quota.
+pub fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// Fills `out` from `offset`, over as many reads as the medium needs.
@@ -169,7 +190,13 @@ impl<M: Medium> Medium for std::sync::Arc<M> {
     fn remove(&self, name: &str) -> io::Result<()> {
         (**self).remove(name)
     }
+    fn remove_soon(&self, name: &str, len: u64) -> io::Result<()> {
+        (**self).remove_soon(name, len)
+    }
     fn room(&self) -> io::Result<DiskSpace> {
         (**self).room()
+    }
+    fn timings(&self) -> Timings {
+        (**self).timings()
     }
 }

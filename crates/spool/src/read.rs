@@ -5,6 +5,7 @@
 //! first packet comes after a few reads.
 
 mod loaded;
+mod selection;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,12 +16,14 @@ use crate::bgzf::{self, Inflate};
 use crate::blocks::{self, Block, SpooledInterface, SpooledPacket};
 use crate::catalogue::Catalogue;
 use crate::file::UnsealedFile;
-use crate::index::{self, Chunk, ChunkSet, Condition};
+use crate::index::{self, AnyOf, Chunk, ChunkSet, ClosedPackets, Condition};
 use crate::layout::FileId;
 use crate::medium::Medium;
 use crate::sealed_file::SealedFile;
 use base::time::Timestamp;
 use loaded::{LoadedChunk, keep, packets_of, read_up_to};
+pub use selection::Selection;
+use selection::{add, intersect, overlaps};
 
 /// Limit of chunks in memory. If more chunks overlap in time, packets come out of time order, and are counted.
 const LOADED_MAX: usize = 64;
@@ -28,23 +31,6 @@ const LOADED_MAX: usize = 64;
 const HANDLES_MAX: usize = 64;
 /// The longest chunk that is read, before and after decompression.
 const CHUNK_BYTES_MAX: u64 = 16 << 20;
-
-/// The packets to read.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Earliest time, inclusive.
-    pub since: Option<Timestamp>,
-    /// Latest time, inclusive.
-    pub until: Option<Timestamp>,
-    /// Conditions on the packets. A chunk is read only if each condition is met by one of its packets.
-    pub conditions: Vec<Condition>,
-}
-
-impl Selection {
-    fn window(&self) -> (Timestamp, Timestamp) {
-        (self.since.unwrap_or(Timestamp::MIN), self.until.unwrap_or(Timestamp::MAX))
-    }
-}
 
 /// Costs of reading, and the number of files and chunks that could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +70,8 @@ pub struct Packets<M: Medium> {
     medium: M,
     window: (Timestamp, Timestamp),
     conditions: Vec<Condition>,
+    any: Option<AnyOf>,
+    closed: Option<ClosedPackets>,
     /// Files that were not opened yet, the one with the latest packets first.
     waiting: Vec<Source>,
     files: Vec<Option<OpenFile<M>>>,
@@ -152,6 +140,8 @@ impl<M: Medium> Packets<M> {
             medium,
             window,
             conditions: selection.conditions.clone(),
+            any: (!selection.any.is_empty()).then(|| AnyOf::new(&selection.any)),
+            closed: selection.counts_closed.then(ClosedPackets::new),
             waiting,
             files: Vec::new(),
             handles: 0,
@@ -168,6 +158,12 @@ impl<M: Medium> Packets<M> {
     /// Costs so far, and the number of files and chunks that could not be read.
     pub fn summary(&self) -> ReadSummary {
         self.summary
+    }
+
+    /// Packets of the window that the decoder could not open, by kind, in the files that were looked at so far. Empty if the
+    /// selection does not ask for it.
+    pub fn closed(&self) -> ClosedPackets {
+        self.closed.clone().unwrap_or_default()
     }
 
     /// The time of the next packet, without taking it. Packets before it are not on disk, or were returned.
@@ -284,7 +280,7 @@ impl<M: Medium> Packets<M> {
         }
     }
 
-    fn look_at_sealed(&self, entry: &Arc<SealedFile>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+    fn look_at_sealed(&mut self, entry: &Arc<SealedFile>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
         let file = self.medium.open(&entry.name)?;
         let section = |number| entry.section(&self.medium, &file, number);
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the index is damaged");
@@ -297,22 +293,40 @@ impl<M: Medium> Packets<M> {
             packets: entry.footer.packets,
             times: entry.footer.times,
         }];
+        let counts_closed = self.closed.is_some() && entry.footer.sections[index::CLOSED].payload_len > 0;
+        let mut closed = ClosedPackets::new();
         let read: io::Result<()> = (|| {
+            if counts_closed {
+                chunks = index::read_chunks(&section(index::CHUNKS)?).ok_or_else(damaged)?;
+                let is_wanted = |number: usize| chunks.get(number).is_some_and(|chunk| overlaps(chunk, self.window));
+                index::read_closed(&section(index::CLOSED)?, &is_wanted, &mut closed).ok_or_else(damaged)?;
+            }
             for condition in &self.conditions {
                 let found = index::select(&section(condition.section())?, condition).ok_or_else(damaged)?;
-                match &mut set {
-                    Some(set) => set.intersect(&found),
-                    None => set = Some(found),
-                }
+                intersect(&mut set, found);
                 if set.as_ref().is_some_and(ChunkSet::is_empty) {
                     chunks.clear();
                     return Ok(());
                 }
             }
+            if let Some(any) = &self.any {
+                let mut found = ChunkSet::default();
+                for number in any.sections() {
+                    found.union(&any.select(number, &section(number)?).ok_or_else(damaged)?);
+                }
+                intersect(&mut set, found);
+            }
+            if set.as_ref().is_some_and(ChunkSet::is_empty) {
+                chunks.clear();
+                return Ok(());
+            }
             interfaces = blocks::interfaces(&section(index::INTERFACES)?);
-            chunks = index::read_chunks(&section(index::CHUNKS)?).ok_or_else(damaged)?;
+            if !counts_closed {
+                chunks = index::read_chunks(&section(index::CHUNKS)?).ok_or_else(damaged)?;
+            }
             Ok(())
         })();
+        add(&mut self.closed, closed);
         match read {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -337,7 +351,7 @@ impl<M: Medium> Packets<M> {
     }
 
     /// The chunks of a file whose index is damaged.
-    fn rebuild(&self, entry: &SealedFile, file: M::File) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+    fn rebuild(&mut self, entry: &SealedFile, file: M::File) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
         let header = entry.footer.header;
         let place = (header.id.counter, header.compressed);
         let (rebuilt, scanned) =
@@ -352,22 +366,35 @@ impl<M: Medium> Packets<M> {
             interfaces: blocks::interfaces(rebuilt.index.interfaces()).into_iter().map(Arc::new).collect(),
             chunks_left: 0,
         };
-        Ok((open, rebuilt.index.chunks().copied().collect()))
+        let chunks: Vec<Chunk> = rebuilt.index.chunks().copied().collect();
+        self.count_closed(&rebuilt.index, &chunks);
+        Ok((open, chunks))
     }
 
-    fn look_at_open(&self, shared: &Arc<UnsealedFile>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+    fn count_closed(&mut self, index: &index::Builder, chunks: &[Chunk]) {
+        if self.closed.is_some() {
+            let mut closed = ClosedPackets::new();
+            let window = self.window;
+            let is_wanted = |number: usize| chunks.get(number).is_some_and(|chunk| overlaps(chunk, window));
+            index.sum_closed(&is_wanted, &mut closed);
+            add(&mut self.closed, closed);
+        }
+    }
+
+    fn look_at_open(&mut self, shared: &Arc<UnsealedFile>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
         let name = shared.name();
         let file = self.medium.open(&name)?;
         let growing = shared.lock();
         let mut set: Option<ChunkSet> = None;
         for condition in &self.conditions {
-            let found = growing.index.select(condition);
-            match &mut set {
-                Some(set) => set.intersect(&found),
-                None => set = Some(found),
-            }
+            intersect(&mut set, growing.index.select(condition));
         }
-        let chunks = keep(growing.index.chunks().copied().collect(), set.as_ref());
+        if let Some(any) = &self.any {
+            intersect(&mut set, growing.index.select_any(any));
+        }
+        let chunks: Vec<Chunk> = growing.index.chunks().copied().collect();
+        self.count_closed(&growing.index, &chunks);
+        let chunks = keep(chunks, set.as_ref());
         let open = OpenFile {
             name,
             file: (self.handles < HANDLES_MAX).then_some(file),

@@ -18,7 +18,7 @@ use base::packet::{InterfaceId, LinkType, Packet};
 use base::time::Timestamp;
 
 /// The result of a removal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemovalReport {
     /// Packets that were removed.
     pub packets: u64,
@@ -28,13 +28,12 @@ pub struct RemovalReport {
     pub rewritten: u64,
     /// Files that were removed because no packet was left.
     pub removed: u64,
+    /// Files that are damaged, or could not be rewritten, each with the reason. Their packets stay.
+    pub failed: Vec<(String, String)>,
 }
 
-/// Removes the packets before `before` that `matches` selects. `reason` is noted in the files that are written anew.
-///
-/// # Errors
-///
-/// If the medium fails. Packets that were removed before that stay removed.
+/// Removes the packets before `before` that `matches` selects. `reason` is noted in the files that are written anew. A file
+/// that is damaged does not keep others from being rewritten.
 pub fn remove_packets<M: Medium + Clone>(
     medium: &M,
     catalogue: &Catalogue,
@@ -42,30 +41,45 @@ pub fn remove_packets<M: Medium + Clone>(
     reason: &str,
     now: Timestamp,
     matches: &mut dyn FnMut(LinkType, &[u8], u32) -> bool,
-) -> io::Result<RemovalReport> {
+) -> RemovalReport {
     let mut removal = RemovalReport::default();
-    let mut next_counter = catalogue.sealed.iter().map(|entry| entry.counter()).max().unwrap_or(0) + 1;
+    let next_counter = catalogue.sealed.iter().map(|entry| entry.counter()).max().unwrap_or(0) + 1;
     for entry in catalogue.sealed.iter().filter(|entry| entry.times().0 < before) {
         let mut selected = |time: Timestamp, interface: &SpooledInterface, data: &[u8], original_len: u32| {
             time < before && matches(interface.link_type, data, original_len)
         };
-        let found = count(medium, entry, &mut selected)?;
-        if found.packets == 0 {
-            continue;
+        let counter = next_counter + removal.rewritten + removal.failed.len() as u64;
+        if let Err(error) = remove_from(medium, entry, counter, reason, now, &mut selected, &mut removal) {
+            removal.failed.push((entry.name.clone(), error.to_string()));
         }
-        if found.packets == entry.footer.packets {
-            removal.removed += 1;
-        } else {
-            rewrite(medium, entry, next_counter, reason, now, &mut selected)?;
-            next_counter += 1;
-            removal.rewritten += 1;
-        }
-        medium.remove(&entry.name)?;
-        medium.sync_names()?;
-        removal.packets += found.packets;
-        removal.bytes += found.bytes;
     }
-    Ok(removal)
+    removal
+}
+
+fn remove_from<M: Medium + Clone>(
+    medium: &M,
+    entry: &Arc<SealedFile>,
+    counter: u64,
+    reason: &str,
+    now: Timestamp,
+    selected: &mut SelectedPackets<'_>,
+    removal: &mut RemovalReport,
+) -> io::Result<()> {
+    let found = count(medium, entry, selected)?;
+    if found.packets == 0 {
+        return Ok(());
+    }
+    let has_others = found.packets < entry.footer.packets;
+    if has_others {
+        rewrite(medium, entry, counter, reason, now, selected)?;
+    }
+    medium.remove(&entry.name)?;
+    medium.sync_names()?;
+    removal.packets += found.packets;
+    removal.bytes += found.bytes;
+    removal.rewritten += u64::from(has_others);
+    removal.removed += u64::from(!has_others);
+    Ok(())
 }
 
 type SelectedPackets<'a> = dyn FnMut(Timestamp, &SpooledInterface, &[u8], u32) -> bool + 'a;

@@ -15,7 +15,7 @@ pub use crate::catalogue::BandView;
 use crate::catalogue::{Catalogue, OpenReport};
 use crate::file::FileWriter;
 use crate::layout::{CHUNK_BYTES, FileId, Header};
-use crate::medium::Medium;
+use crate::medium::{Medium, is_no_room};
 use crate::recover::{RecoveryOutcome, recover};
 use crate::retain;
 use crate::sealed_file::SealedFile;
@@ -68,10 +68,6 @@ struct Slot<M: Medium> {
     /// Whether the last write failed for lack of room.
     is_stuck: bool,
     seal: bool,
-}
-
-fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl<M: Medium> Spool<M> {
@@ -177,7 +173,12 @@ impl<M: Medium> Spool<M> {
 
     fn oldest(&self, band: Band) -> Option<Arc<SealedFile>> {
         let files = self.board.files();
-        files.sealed.iter().find(|entry| entry.footer.header.band == band.0).cloned()
+        files
+            .sealed
+            .iter()
+            .filter(|entry| entry.footer.header.band == band.0)
+            .min_by_key(|entry| entry.times())
+            .cloned()
     }
 
     /// Removes files until `more` bytes fit. Returns whether they do.
@@ -198,7 +199,7 @@ impl<M: Medium> Spool<M> {
         let (candidates, oldest) = self.board.files().candidates();
         let victim = retain::victim(&candidates, self.budget_bytes(), self.options.keep, now);
         let Some(entry) = victim.map(|i| Arc::clone(&oldest[i])) else { return false };
-        match self.medium.remove(&entry.name) {
+        match self.medium.remove_soon(&entry.name, entry.len) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -370,8 +371,7 @@ impl<M: Medium> Spool<M> {
         }
     }
 
-    /// Abandons a file: after a failed write or sync, the state of its end is unknown. Durable packets stay, and the
-    /// caller can put the packets since then again.
+    /// Abandons a file, the state of whose end is unknown. Its durable packets stay; the caller can put the others again.
     fn abandon(&mut self, band: Band, mut slot: Slot<M>, error: &io::Error, now: Timestamp) {
         self.failed(error, now);
         self.counts.abandoned_files += 1;
@@ -493,7 +493,7 @@ impl<M: Medium> Spool<M> {
             bands,
             removed_until: self.removed_until,
             problem: self.problem().map(str::to_owned),
-            sync_max: Duration::ZERO,
+            timings: self.medium.timings(),
         };
         self.board.show(view);
     }

@@ -1,4 +1,4 @@
-//! Real media: a process that is killed in a loop, and a small file system that fills up.
+//! Real media: a process that is killed in a loop, small file systems that fill up, become read-only or fail.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
@@ -131,14 +131,14 @@ fn what_was_durable_survives_kill_9_in_a_loop() {
     assert!(durable.len() > 1000, "{}", durable.len());
 }
 
-/// A tmpfs that is unmounted at the end.
+/// A small file system that is unmounted at the end.
 struct SmallFileSystem(tempfile::TempDir);
 
 impl SmallFileSystem {
-    fn new(mib: u64) -> Option<Self> {
+    /// A tmpfs.
+    fn new(options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={mib}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).status();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder.path()).status();
         if !mounted.is_ok_and(|status| status.success()) {
             eprintln!("SKIPPED: a small file system cannot be mounted (root is needed)");
             return None;
@@ -159,7 +159,7 @@ impl Drop for SmallFileSystem {
 
 #[test]
 fn a_file_system_that_fills_up_costs_old_files_and_then_refuses_packets() {
-    let Some(small) = SmallFileSystem::new(24) else { return };
+    let Some(small) = SmallFileSystem::new("size=24m") else { return };
     let path = small.path().join("spool");
     let directory = Directory::open_to_write(&path).unwrap();
     assert!(directory.is_in_memory());
@@ -199,4 +199,157 @@ fn a_file_system_that_fills_up_costs_old_files_and_then_refuses_packets() {
     assert!(found.iter().any(|number| *number > 50_000), "it wrote again");
     let directory = Directory::open_to_read(&path).unwrap();
     spool::check::check(&directory, |name, report| assert!(report.unwrap().is_whole(), "{name}")).unwrap();
+}
+
+/// ext4 in a file, on a loop device.
+struct LoopDisk {
+    image: tempfile::NamedTempFile,
+    mounted: SmallFileSystem,
+}
+
+impl LoopDisk {
+    fn new() -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(64 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: mkfs.ext4 is not installed");
+            return None;
+        }
+        let mounted = SmallFileSystem(tempfile::tempdir().unwrap());
+        Self::mount(image.path(), mounted.path()).then_some(Self { image, mounted })
+    }
+
+    fn mount(image: &Path, at: &Path) -> bool {
+        let mounted = Command::new("mount").args(["-o", "loop,errors=remount-ro"]).args([image, at]).status();
+        let mounted = mounted.is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("SKIPPED: a loop device cannot be mounted (root and /dev/loop* are needed)");
+        }
+        mounted
+    }
+
+    /// As after a reboot of the machine.
+    fn mount_again(&self) -> bool {
+        let unmounted = Command::new("umount").arg(self.mounted.path()).status();
+        unmounted.is_ok_and(|status| status.success()) && Self::mount(self.image.path(), self.mounted.path())
+    }
+
+    /// Name of the device.
+    fn device(&self) -> Option<String> {
+        let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+        let line = mounts.lines().find(|line| line.split(' ').nth(1) == self.mounted.path().to_str())?;
+        Some(line.split(' ').next()?.strip_prefix("/dev/")?.to_owned())
+    }
+}
+
+/// Writes packets from `first` on until the disk has failed, or 20,000 of them. Returns which were durable, by number.
+fn write_until_failure(spool: &mut Spool<Directory>, first: u64, mut fail: impl FnMut(u64)) -> (BTreeSet<u64>, u64) {
+    let (mut data, mut durable, mut accepted) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    let end = first + 20_000;
+    for number in first..end {
+        fail(number - first);
+        let band = Band::all().nth(usize::try_from(number % 6).unwrap()).unwrap();
+        if spool.put(band, &interface(), &packet(number, &mut data), now()).is_ok() {
+            accepted.insert(number);
+        }
+        if number % 500 == 0 {
+            spool.sync(now());
+        }
+        let turn = spool.turn(now());
+        for band in turn.rewound {
+            accepted.retain(|number| number % 6 != u64::from(band.0) || durable.contains(number));
+        }
+        for band in turn.synced {
+            durable.extend(accepted.iter().filter(|number| *number % 6 == u64::from(band.0)));
+        }
+        if spool.state() == SpoolState::Failed {
+            return (durable, number + 1);
+        }
+    }
+    (durable, end)
+}
+
+/// Checks what is there after a failure: all that was durable, and nothing that was never put.
+fn holds_what_was_durable(path: &Path, durable: &BTreeSet<u64>, end: u64) {
+    let found = numbers(path);
+    let distinct: BTreeSet<u64> = found.iter().copied().collect();
+    assert_eq!(distinct.len(), found.len(), "some are there twice");
+    let lost: Vec<_> = durable.difference(&distinct).take(5).collect();
+    assert!(durable.len() > 1000 && lost.is_empty(), "{} durable, of which are lost {lost:?}", durable.len());
+    assert!(distinct.iter().all(|number| *number < end), "something was invented");
+}
+
+#[test]
+fn a_disk_that_fails_costs_nothing_that_was_durable() {
+    let Some(disk) = LoopDisk::new() else { return };
+    let path = disk.mounted.path().join("spool");
+    let limit = SizeLimit::Percent(90.0);
+    let (mut spool, _) = Spool::open(Directory::open_to_write(&path).unwrap(), options(limit, None), now()).unwrap();
+    // Everything that was not synced is gone, and later writes fail, as when a disk is pulled.
+    let shutdown = "import fcntl, os, struct, sys\n\
+                    fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+    let mut is_done = false;
+    let (durable, end) = write_until_failure(&mut spool, 0, |number| {
+        if number == 6000 {
+            let status = Command::new("python3").args(["-c", shutdown]).arg(disk.mounted.path()).status();
+            is_done = status.is_ok_and(|status| status.success());
+        }
+    });
+    if !is_done {
+        eprintln!("SKIPPED: the file system cannot be shut down (python3 is needed)");
+        return;
+    }
+    assert_eq!(spool.state(), SpoolState::Failed, "{:?}", spool.counts());
+    assert!(spool.problem().is_some() && spool.counts().failures > 0);
+    drop(spool);
+    assert!(disk.mount_again());
+    holds_what_was_durable(&path, &durable, end);
+    // The next recorder goes on in the same directory.
+    let (mut spool, _) = Spool::open(Directory::open_to_write(&path).unwrap(), options(limit, None), now()).unwrap();
+    let (more, _) = write_until_failure(&mut spool, 100_000, |_| {});
+    spool.close(now());
+    assert!(spool.state() == SpoolState::Ok && more.len() > 10_000);
+    let directory = Directory::open_to_read(&path).unwrap();
+    spool::check::check(&directory, |name, report| assert!(report.unwrap().is_whole(), "{name}")).unwrap();
+}
+
+#[test]
+fn a_file_system_that_becomes_read_only_costs_nothing_that_was_durable() {
+    let Some(disk) = LoopDisk::new() else { return };
+    let path = disk.mounted.path().join("spool");
+    let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.device().unwrap_or_default());
+    if !Path::new(&trigger).exists() {
+        eprintln!("SKIPPED: there is no {trigger}");
+        return;
+    }
+    let limit = SizeLimit::Percent(90.0);
+    let (mut spool, _) = Spool::open(Directory::open_to_write(&path).unwrap(), options(limit, None), now()).unwrap();
+    let (durable, end) = write_until_failure(&mut spool, 0, |number| {
+        if number == 6000 {
+            std::fs::write(&trigger, "1").unwrap();
+        }
+    });
+    assert_eq!(spool.state(), SpoolState::Failed, "{:?}", spool.counts());
+    let problem = spool.problem().unwrap().to_owned();
+    assert!(problem.contains("Read-only") || problem.contains("Input/output"), "{problem}");
+    holds_what_was_durable(&path, &durable, end);
+    drop(spool);
+}
+
+#[test]
+fn a_file_system_without_free_inodes_costs_old_files() {
+    let Some(small) = SmallFileSystem::new("size=64m,nr_inodes=90") else { return };
+    let path = small.path().join("spool");
+    // Room for many more files than there are inodes.
+    let limit = SizeLimit::Bytes(16 << 20);
+    let (mut spool, _) = Spool::open(Directory::open_to_write(&path).unwrap(), options(limit, None), now()).unwrap();
+    let (durable, _) = write_until_failure(&mut spool, 0, |_| {});
+    spool.close(now());
+    assert_eq!(spool.state(), SpoolState::Ok, "{:?}", spool.problem());
+    assert!(spool.counts().removed_files > 0, "{:?}", spool.counts());
+    let files = std::fs::read_dir(&path).unwrap().count();
+    assert!(files < 90 - 60, "some inodes are left to other programs: {files} files");
+    let newest = *durable.last().unwrap();
+    assert!(numbers(&path).contains(&newest));
 }

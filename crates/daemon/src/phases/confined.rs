@@ -47,6 +47,7 @@ impl Confined {
             RestartReport::default()
         };
         let history = History {
+            log_comes_first: false,
             restart,
             workers: pipelines.iter().map(Pipeline::worker).collect(),
             interfaces: interfaces.clone(),

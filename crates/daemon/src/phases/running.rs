@@ -26,6 +26,7 @@ use crate::sandbox::Role;
 use crate::session_log::{LogThread, RunningLog};
 use crate::socket::Socket;
 use crate::spool::{self, SpoolThread};
+use crate::spool_gate::SpoolGate;
 use crate::workers::Workers;
 use base::time::Timestamp;
 use capture::monitor::Monitor;
@@ -82,8 +83,9 @@ impl Running {
         let log = LogThread::new(resources.session_log, resources.spool.clone(), &settings, &history);
         let monitor = watch_interfaces(selection.clone(), &history, confinement)?;
         let recording = Arc::new(AtomicUsize::new(0));
-        let workers =
-            Workers::start(pipelines.into_iter().zip(sources).collect(), compressors, &recording, confinement)?;
+        let gate = resources.spool.clone().filter(|_| !live).map(SpoolGate::new);
+        let sources = pipelines.into_iter().zip(sources).collect();
+        let workers = Workers::start(sources, compressors, &recording, gate, confinement)?;
         if live {
             priority::normal();
         }

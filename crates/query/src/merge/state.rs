@@ -1,11 +1,14 @@
 //! What a query knows of itself: its progress, its counts, and what it met.
 
+use std::sync::atomic::Ordering;
+
 use super::super::names::starts::SessionStarts;
 use super::super::notes::{SearchNotes, SessionBits};
 use super::super::search::Search;
 use super::Packets;
 use crate::disk::Disk;
 use crate::found::Summary;
+use spool::index::ClosedPackets;
 use spool::read::ReadSummary;
 
 impl Packets<'_> {
@@ -48,7 +51,23 @@ impl Packets<'_> {
 
     /// What could not be read on disk so far.
     pub fn disk_summary(&self) -> ReadSummary {
-        self.disk.as_ref().map_or_else(ReadSummary::default, Disk::summary)
+        let mut summary = self.disk.as_ref().map_or_else(ReadSummary::default, Disk::summary);
+        let before = self.search.as_ref().map(Search::disk_unread).unwrap_or_default();
+        // The same files are read again, so that the sum would count each loss twice.
+        summary.gone = summary.gone.max(before.gone);
+        summary.damaged = summary.damaged.max(before.damaged);
+        summary.failed = summary.failed.max(before.failed);
+        summary
+    }
+
+    /// Packets on disk of the window that were not opened and are not in the answer, by kind.
+    pub fn disk_closed(&self) -> ClosedPackets {
+        self.disk.as_ref().map(Disk::closed).unwrap_or_default()
+    }
+
+    /// Whether the query shall end.
+    pub(in super::super) fn is_interrupted(&self) -> bool {
+        self.interrupts.iter().any(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// The sessions whose starts are still searched for.

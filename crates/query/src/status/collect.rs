@@ -85,7 +85,7 @@ impl Status {
             input: None,
             sandbox: None,
             processes: None,
-            spool: history.disk.as_deref().map(super::spool::status),
+            spool: history.spool_status(),
             restart: restart(&history.restart),
         }
     }

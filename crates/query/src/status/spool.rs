@@ -1,5 +1,6 @@
 //! Collects the status of the packets on disk.
 
+use super::super::History;
 use super::{SessionLogStatus, SpoolBand, SpoolLost, SpoolStatus};
 use base::time::Timestamp;
 use spool::archive::Archive;
@@ -8,6 +9,13 @@ use spool::writer::SpoolState;
 
 /// Bytes that may wait in memory before the spool counts as behind. Packets of at most some seconds always wait.
 const BEHIND_BYTES: u64 = 64 << 20;
+
+impl History {
+    /// The status of the spool; `None` without one.
+    pub fn spool_status(&self) -> Option<SpoolStatus> {
+        self.disk.as_deref().map(status)
+    }
+}
 
 /// The status of a spool.
 pub(super) fn status(disk: &dyn Archive) -> SpoolStatus {
@@ -52,6 +60,9 @@ pub(super) fn status(disk: &dyn Archive) -> SpoolStatus {
     status.written_packets = view.counts.packets;
     status.written_bytes = view.counts.bytes;
     status.removed_packets = view.counts.removed_packets;
+    status.failures = view.counts.failures + view.counts.no_room;
+    status.writes = view.timings.writes.into();
+    status.syncs = view.timings.syncs.into();
     status.bands = Band::all()
         .zip(&view.bands)
         .map(|(band, view)| SpoolBand {

@@ -13,5 +13,6 @@ pub(crate) mod printable;
 pub(crate) mod progress;
 pub(crate) mod screen;
 pub(crate) mod session_tables;
+pub(crate) mod spool_page;
 pub(crate) mod status_page;
 pub(crate) mod table;

@@ -8,6 +8,7 @@ use crate::terminal::human::{count, counted, printed_time as read_time, seconds,
 use crate::terminal::interface_lines::{InterfaceLines, gap};
 use crate::terminal::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use crate::terminal::session_tables::endpoint;
+use crate::terminal::spool_page;
 use base::counters::DropReason;
 use base::foreign::Foreign;
 use base::time::{self, Timestamp};
@@ -233,6 +234,9 @@ impl StatusPage<'_> {
         }
         if let Some(processes) = &self.status.processes {
             self.fact("processes", &named(processes));
+        }
+        if let Some(spool) = &self.status.spool {
+            self.fact("spool", &spool_page::line(spool, self.now(), &self.view.tz));
         }
         if let Some(restart) = &self.status.restart {
             self.fact("restarted", &self.restarted(restart));

@@ -40,8 +40,7 @@ impl PacketPipe {
         Ok(if self.buffer.len() >= PASSED_BYTES { self.pass() } else { ControlFlow::Continue(()) })
     }
 
-    /// Passes on what waits.
-    pub(super) fn pass(&mut self) -> ControlFlow<()> {
+    fn pass(&mut self) -> ControlFlow<()> {
         let Some(stdin) = &mut self.stdin else { return ControlFlow::Break(()) };
         let written = stdin.write_all(&self.buffer);
         self.buffer.clear();

@@ -18,20 +18,22 @@ use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::human::{counted, size};
 use crate::terminal::printable::{note, plain, print, print_json};
+use crate::terminal::spool_page;
 use crate::verbs::selection;
 use api::path;
 use base::time::{self, Timestamp};
 use filter::FilterSet;
-use query::status::Status;
+use query::status::{SpoolStatus, Status};
 use spool::catalogue::{Catalogue, OpenReport};
 use spool::check::{Damage, FileReport};
-use spool::directory::Directory;
+use spool::directory::{Directory, DirectoryError};
 use spool::removal::{RemovalReport, remove_packets};
 
 /// List, verify and remove what is on disk
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  retrocap spool status                                          what is on disk by depth, and what was lost
   retrocap spool ls /var/lib/retrocap/spool                      its files, and the times that they cover
   retrocap spool check /var/lib/retrocap/spool                   verify every checksum
   retrocap spool drop host 10.0.0.5 --before 2026-11-01 --spool /var/lib/retrocap/spool
@@ -53,6 +55,8 @@ enum Action {
         /// Directory of the spool [default: that of the running recorder]
         directory: Option<PathBuf>,
     },
+    /// State of the running recorder's spool: what it has by depth, what was lost, and how fast the disk is
+    Status,
     /// Remove the packets that match, permanently. Stop the recorder that writes to the spool first
     Drop {
         /// Only packets before this time
@@ -73,6 +77,7 @@ impl Spool {
         match &self.action {
             Action::Ls { directory } => list(common, &chosen(common, directory.as_deref())?),
             Action::Check { directory } => check(common, &chosen(common, directory.as_deref())?),
+            Action::Status => status(common),
             Action::Drop { before, directory, expression } => {
                 let Some(expression) = selection::expression(expression)? else {
                     return Err(Usage::of("drop takes an expression: try drop host 10.0.0.5 --before 2026-11-01"));
@@ -81,6 +86,21 @@ impl Spool {
             }
         }
     }
+}
+
+/// Prints the state of the running recorder's spool.
+fn status(common: &Common) -> anyhow::Result<()> {
+    let document = client::get(common, path::SPOOL)?.document()?;
+    let status: Option<SpoolStatus> = serde_json::from_str(&document).context("the recorder has another version")?;
+    let Some(status) = status else { return Err(without_spool()) };
+    if common.json {
+        return print_json(&format!("{}\n", document.trim_end()));
+    }
+    print(&spool_page::page(&status, Timestamp::from(SystemTime::now()), &TimeZone::system()))
+}
+
+fn without_spool() -> anyhow::Error {
+    anyhow!("the recorder has no spool: name the directory of a spool, or run `retrocap run --spool DIR`")
 }
 
 /// The directory that was given, or else that of the running recorder.
@@ -92,9 +112,7 @@ fn chosen(common: &Common, directory: Option<&Path>) -> anyhow::Result<PathBuf> 
     let status: Status = serde_json::from_str(&document).context("the recorder has another version")?;
     match status.spool {
         Some(spool) => Ok(spool.dir.into()),
-        None => {
-            Err(anyhow!("the recorder has no spool: name the directory of a spool, or run `retrocap run --spool DIR`"))
-        }
+        None => Err(without_spool()),
     }
 }
 
@@ -269,23 +287,43 @@ fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyho
     let before = time::parse(before, now, &TimeZone::system()).map_err(Usage::of)?;
     let mut filter = FilterSet::new(expression).map_err(Usage::of)?;
     // The lock keeps a recorder out meanwhile, and unfinished files are completed first.
-    let directory = Arc::new(Directory::open_to_write(path)?);
+    let directory = match Directory::open_to_write(path) {
+        Err(DirectoryError::Locked { path }) => return Err(in_use(&path)),
+        opened => Arc::new(opened?),
+    };
     let (catalogue, _) =
         Catalogue::open(&directory, true).with_context(|| format!("cannot read the spool {}", path.display()))?;
-    let reason = format!("{expression:?} before {before}, by uid {}", rustix::process::getuid().as_raw());
+    let uid = rustix::process::getuid().as_raw();
+    let reason = format!("{expression:?} before {before}, by uid {uid}");
+    let record = json!({"time": now.to_rfc3339(), "uid": uid, "expression": expression, "before": before.to_rfc3339()});
+    // Written first, so that a removal that a crash ends is on record, too.
+    note_removal(&directory, "begin", &record)?;
     let mut matches = |link_type, data: &[u8], original_len| filter.matches(link_type, data, original_len);
-    let removal = remove_packets(&directory, &catalogue, before, &reason, now, &mut matches)
-        .with_context(|| format!("cannot remove packets from {}", path.display()))?;
+    let removal = remove_packets(&directory, &catalogue, before, &reason, now, &mut matches);
     let log = session_log::remove(&directory, expression, before, now)?;
-    let RemovalReport { packets, bytes, rewritten, removed } = removal;
-    if common.json {
-        let document = json!({
-            "packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed,
-            "session_log": log.json(),
-        });
-        return print_json(&format!("{document}\n"));
+    let RemovalReport { packets, bytes, rewritten, removed, failed } = removal;
+    let failed: Vec<&(String, String)> = failed.iter().chain(log.failed()).collect();
+    let reasons: Vec<_> = failed.iter().map(|(file, error)| json!({"file": file, "error": error})).collect();
+    let document = json!({
+        "packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed,
+        "session_log": log.json(), "failed": reasons,
+    });
+    note_removal(&directory, "end", &merged(record, &document))?;
+    for (file, error) in &failed {
+        note(&format!("retrocap: {}: {}", plain(file), plain(error)));
     }
-    if packets == 0 && log.rows() == 0 {
+    let incomplete = match failed.len() as u64 {
+        0 => None,
+        files => Some(anyhow!(
+            "INCOMPLETE: nothing was removed from {}; packets that match may still be there",
+            counted(files, "file")
+        )),
+    };
+    if common.json {
+        print_json(&format!("{document}\n"))?;
+        return incomplete.map_or(Ok(()), Err);
+    }
+    if packets == 0 && log.rows() == 0 && incomplete.is_none() {
         return Err(anyhow!("no packet before {before} matches {expression:?}{}", log.undecided_text()));
     }
     print(&format!(
@@ -293,5 +331,32 @@ fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyho
         counted(packets, "packet"),
         size(bytes),
         log.text()
-    ))
+    ))?;
+    incomplete.map_or(Ok(()), Err)
+}
+
+/// A recorder holds the spool.
+fn in_use(path: &Path) -> anyhow::Error {
+    anyhow!(
+        "a recorder writes to the spool {}, and nothing was removed: stop it (systemctl stop retrocap), repeat this command, \
+         and start it again; a recorder that is stopped also forgets what is in its memory",
+        path.display()
+    )
+}
+
+/// Adds a line to the list of removals in the directory of the spool.
+fn note_removal(directory: &Directory, phase: &str, record: &serde_json::Value) -> anyhow::Result<()> {
+    let line = merged(json!({"removal": phase}), record).to_string();
+    let name = spool::directory::REMOVALS;
+    directory
+        .note_removal(&line)
+        .with_context(|| format!("cannot write {name} in {}, which lists what was removed", directory.path().display()))
+}
+
+/// The members of both objects.
+fn merged(mut one: serde_json::Value, other: &serde_json::Value) -> serde_json::Value {
+    if let (Some(one), Some(other)) = (one.as_object_mut(), other.as_object()) {
+        one.extend(other.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    one
 }

@@ -8,6 +8,7 @@ use base64::Engine as _;
 
 use super::super::audit::AuditEntry;
 use super::super::service::Service;
+use super::super::spool_health::is_on_disk;
 use super::packets;
 use super::selection_query::SelectionQuery;
 use super::stream::{AnswerEnd, ClientGone, Sink};
@@ -40,7 +41,8 @@ struct File {
 impl LinesAnswer {
     /// Makes and sends the answer.
     pub(crate) fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), ClientGone> {
-        let search = self.selections.search(&self.service);
+        let stop = || sink.gone.load(Ordering::Relaxed) || self.service.is_stopping();
+        let search = self.selections.search(&self.service, &stop);
         let groups = if self.split { search.groups() } else { Vec::new() };
         let known = search.known.clone();
         let mut packets = match self.service.history().searched(&self.query.request, search) {
@@ -86,6 +88,7 @@ impl LinesAnswer {
         }
         let summary = packets.summary();
         let drops = packets.notes().clone();
+        let on_disk = packets::disk_problem(packets.disk_summary());
         drop(packets);
         self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
@@ -94,7 +97,10 @@ impl LinesAnswer {
         for outcome in &outcomes {
             sink.line(outcome)?;
         }
-        let note = self.note(summary);
+        let mut note = self.note(summary);
+        if let Some(damage) = on_disk {
+            note = if note.is_empty() { damage } else { format!("{note}; {damage}") };
+        }
         let total = Total {
             done: true,
             packets: summary.packets,
@@ -140,10 +146,13 @@ impl LinesAnswer {
         files: &BTreeMap<u32, File>,
     ) {
         let mut reach = self.selections.reach(&self.service);
+        let is_on_disk = is_on_disk(self.service.history(), &self.query.request);
         for (number, outcome) in outcomes.iter_mut().enumerate() {
             let group = groups.get(number).copied().unwrap_or(outcome.selection);
             let cause = match outcome.packets {
                 0 => Some(self.selections.cause(&mut reach, number, known[number], drops)),
+                // The disk has what memory lost.
+                _ if is_on_disk => None,
                 _ => reach.missing(&Question::of(&self.selections.selectors[number], known[number], drops)),
             };
             let other = files.get(&if self.split { group } else { 0 }).map_or(0, |file| file.left_out);

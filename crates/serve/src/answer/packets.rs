@@ -9,7 +9,7 @@ use super::super::peer::Peer;
 use super::super::quota::Share;
 use super::super::record::PacketsToProve;
 use super::super::service::Service;
-use super::super::spool_health::{of_memory, with_disk};
+use super::super::spool_health::{is_on_disk, with_disk};
 use super::content::apps::AppQuestion;
 use super::narrow::{CandidateSearch, Looked};
 use super::selection_query::SelectionQuery;
@@ -22,8 +22,10 @@ use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use query::attribution::PacketProcesses;
+use query::explain::Cause;
 use query::search::{Search, SearchLimits, SessionTotals};
-use query::{Packets, Request, SearchNotes, Summary, Tier, counted};
+use query::{History, Packets, Request, SearchNotes, Summary, Tier, counted};
+use spool::index::ClosedPackets;
 use spool::read::ReadSummary;
 
 /// Answers with the packets that match, or says why there are none.
@@ -161,22 +163,21 @@ impl Export {
         let summary = packets.summary();
         self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
-        let on_disk = packets.disk_summary();
+        let (on_disk, closed) = (packets.disk_summary(), packets.disk_closed());
         let drops = packets.notes().clone();
         let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
         let search = packets.into_search();
         if exported.0.is_empty() && looked.is_some() {
             exporter.begin(sink.buffer(), &[format!("asked for: {}", self.asked())]);
         } else if exported.0.is_empty() {
-            return self.nothing(sink, entry, summary, &known, &drops);
+            return self.nothing(sink, entry, summary, &known, &drops, &closed);
         }
         // Packets that were found need not wait for the explanation of what is missing.
         sink.send()?;
-        let mut note = self.note(summary, left_out, &known);
-        for more in [Some(lacks), disk_problem(on_disk)].into_iter().flatten().filter(|more| !more.is_empty()) {
-            note = if note.is_empty() { more } else { format!("{note}; {more}") };
-        }
+        let note = joined(self.note(summary, left_out, &known), Some(lacks).filter(|lacks| !lacks.is_empty()));
+        let note = joined(note, disk_problem(on_disk));
         let missing = self.missing(summary, &known, &drops, search.as_ref());
+        let missing = joined(missing, not_opened_on_disk(&closed).filter(|_| !summary.limited));
         let mut comments = self.comments(&note, &missing, &exported, exporter.cut());
         if processes.is_some_and(|processes| processes.has_left_out()) {
             let most = PacketProcesses::SESSIONS_MAX;
@@ -202,14 +203,17 @@ impl Export {
             Scope::Matching => history.packets(request)?,
             Scope::WholeSessions(limits) => {
                 let search = history.widen(request, *limits, |packets| self.interruptible(sink, packets))?;
-                history
-                    .searched(&Request { limit: request.limit, dedup: request.dedup, ..Request::default() }, search)?
+                let Request { limit, dedup, tier, .. } = *request;
+                history.searched(&Request { limit, dedup, tier, ..Request::default() }, search)?
+            }
+            Scope::Selections(selections) => {
+                let stop = || sink.gone.load(Ordering::Relaxed) || self.service.is_stopping();
+                history.searched(request, selections.search(&self.service, &stop))?
             }
             Scope::App(question) => {
                 let (packets, lacks) = question.chosen(&self.service, sink, request)?;
                 return Ok(Selected { packets, looked: None, lacks });
             }
-            Scope::Selections(selections) => history.searched(request, selections.search(&self.service))?,
             Scope::Candidates(search) => {
                 let mut packets = self.interruptible(sink, history.packets(request)?);
                 let looked = search.narrow(history, &mut packets);
@@ -260,26 +264,17 @@ impl Export {
         summary: Summary,
         known: &[SessionTotals],
         drops: &SearchNotes,
+        closed: &ClosedPackets,
     ) -> Result<(), ClientGone> {
-        let problem = if summary.interrupted {
-            Problem::stopping()
-        } else if let Scope::Selections(selections) = &self.scope {
-            let mut cause = selections.explain_nothing(&self.service, known, drops);
-            cause.sentence = of_memory(self.service.history(), &self.query.request, cause.sentence);
-            Problem::nothing_matched(&cause)
-        } else {
-            match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
-                Ok(mut cause) => {
-                    let history = self.service.history();
-                    if matches!(self.scope, Scope::WholeSessions(_)) {
-                        cause.sentence = of_memory(history, &self.query.request, cause.sentence);
-                    } else if history.disk.is_some() && self.query.request.tier != Some(Tier::Memory) {
-                        cause.sentence = format!("no packet on disk matches; in memory: {}", cause.sentence);
-                    }
-                    Problem::nothing_matched(&cause)
-                }
-                Err(error) => error.into(),
-            }
+        let (history, request) = (self.service.history(), &self.query.request);
+        let cause = match &self.scope {
+            Scope::Selections(selections) => Ok(selections.explain_nothing(&self.service, known, drops)),
+            _ => history.explain_nothing(request, Some(drops)),
+        };
+        let problem = match cause {
+            _ if summary.interrupted => Problem::stopping(),
+            Ok(cause) => Problem::nothing_matched(&nothing_on_disk(history, request, cause, closed)),
+            Err(error) => error.into(),
         };
         entry.end(problem.outcome());
         sink.refuse(problem)
@@ -342,9 +337,13 @@ impl Export {
                 missing.map(|missing| with_disk(history, request, missing))
             }
             Scope::WholeSessions(_) => search.and_then(|search| {
-                self.service.history().explain_missing_whole(&self.query.request, search).ok().flatten()
+                let (history, request) = (self.service.history(), &self.query.request);
+                let missing = history.explain_missing_whole(request, search).ok().flatten();
+                missing.map(|missing| with_disk(history, request, missing))
             }),
-            Scope::Selections(selections) => selections.explain_missing(known),
+            Scope::Selections(selections) => {
+                selections.explain_missing(known, is_on_disk(self.service.history(), &self.query.request))
+            }
         };
         let mut missing = missing.unwrap_or_default();
         // The client sees the packets of candidates alone.
@@ -356,10 +355,7 @@ impl Export {
             let separator = if missing.is_empty() { "" } else { "; " };
             missing.push_str(&format!("{separator}{sentence}"));
         }
-        match &self.scope {
-            Scope::Matching | Scope::App(_) | Scope::Candidates(_) => missing,
-            _ => of_memory(self.service.history(), &self.query.request, missing),
-        }
+        missing
     }
 
     /// The comments at the end of a pcapng file.
@@ -395,8 +391,45 @@ impl Export {
     }
 }
 
+/// Two sentences, of which each can be missing.
+fn joined(one: String, other: Option<String>) -> String {
+    match other {
+        Some(other) if one.is_empty() => other,
+        Some(other) => format!("{one}; {other}"),
+        None => one,
+    }
+}
+
+/// Adds to the cause of an empty answer that the disk was searched, and what could not be opened there.
+fn nothing_on_disk(history: &History, request: &Request, mut cause: Cause, closed: &ClosedPackets) -> Cause {
+    if history.disk.is_none() || request.tier == Some(Tier::Memory) {
+        return cause;
+    }
+    cause.sentence = format!("no packet on disk matches; in memory: {}", cause.sentence);
+    if let Some(words) = not_opened_on_disk(closed) {
+        cause.sentence = format!("{}; {words}", cause.sentence);
+        cause.code = if matches!(cause.code, "never_seen" | "before_horizon") { "not_opened" } else { cause.code };
+    }
+    cause
+}
+
+/// The packets on disk that could not be opened, so that what they carry was not searched.
+fn not_opened_on_disk(closed: &ClosedPackets) -> Option<String> {
+    const KINDS_MAX: usize = 6;
+    let mut kinds: Vec<(&String, u64)> = closed.iter().map(|(kind, packets)| (kind, *packets)).collect();
+    kinds.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
+    let all: u64 = kinds.iter().map(|(_, packets)| packets).sum();
+    let named = kinds.iter().take(KINDS_MAX);
+    let mut parts: Vec<String> =
+        named.map(|(kind, packets)| format!("{} {kind}", counted(*packets, "packet", "packets"))).collect();
+    let others: u64 = kinds.iter().skip(KINDS_MAX).map(|(_, packets)| packets).sum();
+    parts.extend((others > 0).then(|| format!("{} of other kinds", counted(others, "packet", "packets"))));
+    let was = if all == 1 { "was" } else { "were" };
+    (all > 0).then(|| format!("on disk, at these times, {} {was} not opened", parts.join(", ")))
+}
+
 /// What could not be read on disk.
-fn disk_problem(summary: ReadSummary) -> Option<String> {
+pub(crate) fn disk_problem(summary: ReadSummary) -> Option<String> {
     let ReadSummary { gone, damaged, failed, .. } = summary;
     let mut parts = Vec::new();
     if gone > 0 {

@@ -37,10 +37,10 @@ impl SelectionQuery {
     }
 
     /// Looks up the sessions that the selections mean.
-    pub(crate) fn search(&self, service: &Service) -> Search {
+    pub(crate) fn search(&self, service: &Service, stop: &dyn Fn() -> bool) -> Search {
         let history = service.history();
         let seed = self.seed.unwrap_or_else(|| history.community_id_seed.get());
-        history.search(&self.selectors, seed, self.whole, self.limits)
+        history.search(&self.selectors, seed, self.whole, self.limits, stop)
     }
 
     /// The selections, for the audit log.
@@ -94,10 +94,10 @@ impl SelectionQuery {
         }
     }
 
-    /// What is missing of all selections together.
-    pub(crate) fn explain_missing(&self, known: &[SessionTotals]) -> Option<String> {
-        let unknown = known.iter().filter(|known| known.sessions == 0).count();
-        let cut = known.iter().filter(|known| known.is_cut()).count();
+    /// What is missing of all selections together. `is_on_disk` says that the disk has what memory lost.
+    pub(crate) fn explain_missing(&self, known: &[SessionTotals], is_on_disk: bool) -> Option<String> {
+        let unknown = known.iter().filter(|known| known.sessions == 0 && known.on_disk == 0).count();
+        let cut = known.iter().filter(|known| known.is_cut() && !is_on_disk).count();
         let left_out = known.iter().filter(|known| known.left_out > 0).count();
         let parts = [
             (unknown, "mean no session that is known"),

@@ -25,7 +25,7 @@ use api::content_parameters::{FilesQuery, HuntQuery};
 use api::page_parameters::{self, AmountQuery};
 use api::parameters::{FlowQuery, PacketQuery};
 use api::question::UnpinQuestion;
-use query::status::Status;
+use query::status::{SpoolStatus, Status};
 use query::timeline::Timeline;
 
 type Result<T> = std::result::Result<T, HttpProblem>;
@@ -34,6 +34,10 @@ pub(super) async fn status(State(service): State<Arc<Service>>) -> Result<SafeJs
     // All sessions are counted.
     let asked = Arc::clone(&service);
     Ok(SafeJson(StatusCode::OK, asked.blocking(move || service.status()).await?))
+}
+
+pub(super) async fn spool(State(service): State<Arc<Service>>) -> SafeJson<Option<SpoolStatus>> {
+    SafeJson(StatusCode::OK, service.history().spool_status())
 }
 
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<SafeJson<Health>> {

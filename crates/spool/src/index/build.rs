@@ -1,11 +1,15 @@
 //! Builds the index of a file while the file is written.
 
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher as _;
 
-use super::{CHUNKS, COUNT, Chunk, ChunkSet, Condition, INTERFACES, IPV4, IPV6, PORTS, SESSIONS, UNKNOWN, varint};
+use super::closed::{ClosedCounts, ClosedPackets};
+use super::{
+    AnyOf, CHUNKS, CLOSED, COUNT, Chunk, ChunkSet, Condition, INTERFACES, IPV4, IPV6, PORTS, SESSIONS, UNKNOWN, varint,
+};
 use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
-use decode::{Decoded, Network, Stop};
+use decode::{Decoded, Network, Openness, Stop};
 use engine::session::SessionKey;
 use engine::session::community_id::CommunityId;
 use engine::session::key::Side;
@@ -28,8 +32,9 @@ pub struct Builder {
     sessions: Postings,
     ipv6: Vec<(u128, u16)>,
     ipv6_sorted: usize,
-    /// Sessions of the open chunk whose keys are in the index.
-    seen: foldhash::HashSet<u64>,
+    /// Sessions of the open chunk whose keys are in the index, and whether their packets were opened.
+    seen: foldhash::HashMap<u64, Openness>,
+    closed: ClosedCounts,
     hasher: foldhash::fast::FixedState,
     captured_bytes: u64,
 }
@@ -67,9 +72,9 @@ impl Postings {
         encode(pairs, out)
     }
 
-    fn select(&self, condition: &Condition, set: &mut ChunkSet) {
+    fn select(&self, admits: &dyn Fn(u128) -> bool, set: &mut ChunkSet) {
         for pair in &self.pairs {
-            if condition.admits((pair >> 16).into()) {
+            if admits((pair >> 16).into()) {
                 set.insert(low16(*pair).into());
             }
         }
@@ -132,10 +137,23 @@ impl Builder {
         }
         let no_ports = doubtful || decoded.fragment.is_some_and(|fragment| !fragment.first);
         let (key, _) = SessionKey::new(&decoded, InterfaceId(0));
-        if !self.seen.insert(self.hasher.hash_one((key, no_ports))) {
-            return;
+        let openness = match self.seen.entry(self.hasher.hash_one((key, no_ports))) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let ports = [Side::Low, Side::High].map(|side| key.port(side));
+                let openness = *entry.insert(decode::openness(key.network(), key.ethertype(), key.protocol(), ports));
+                self.session(&decoded, &key, no_ports, number);
+                openness
+            }
+        };
+        let kind = match openness {
+            Openness::Closed(kind) => Some(kind),
+            Openness::Opened if !no_ports => None,
+            Openness::Opened | Openness::Unsure => decode::unopened(link_type, data),
+        };
+        if let Some(kind) = kind {
+            self.closed.add(number, kind);
         }
-        self.session(&decoded, &key, no_ports, number);
     }
 
     fn session(&mut self, decoded: &Decoded, key: &SessionKey, no_ports: bool, chunk: u16) {
@@ -268,16 +286,34 @@ impl Builder {
     /// The chunks that may meet a condition.
     pub fn select(&self, condition: &Condition) -> ChunkSet {
         let mut set = ChunkSet::default();
-        match condition.section() {
-            IPV4 => self.ipv4.select(condition, &mut set),
-            PORTS => self.ports.select(condition, &mut set),
-            SESSIONS => self.sessions.select(condition, &mut set),
+        self.select_keys(condition.section(), &|key| condition.admits(key), &mut set);
+        set
+    }
+
+    /// The chunks that may meet one of several conditions.
+    pub fn select_any(&self, any: &AnyOf) -> ChunkSet {
+        let mut set = ChunkSet::default();
+        for section in any.sections() {
+            self.select_keys(section, &|key| any.admits(section, key), &mut set);
+        }
+        set
+    }
+
+    fn select_keys(&self, section: usize, admits: &dyn Fn(u128) -> bool, set: &mut ChunkSet) {
+        match section {
+            IPV4 => self.ipv4.select(admits, set),
+            PORTS => self.ports.select(admits, set),
+            SESSIONS => self.sessions.select(admits, set),
             _ => {
-                let found = self.ipv6.iter().filter(|(key, _)| condition.admits(*key));
+                let found = self.ipv6.iter().filter(|(key, _)| admits(*key));
                 found.for_each(|(_, chunk)| set.insert((*chunk).into()));
             }
         }
-        set
+    }
+
+    /// Adds the packets that were not opened, of the chunks with these numbers.
+    pub fn sum_closed(&self, is_wanted: &dyn Fn(usize) -> bool, sum: &mut ClosedPackets) {
+        self.closed.sum(is_wanted, sum);
     }
 
     /// The payloads of all sections, and the number of distinct sessions.
@@ -298,6 +334,7 @@ impl Builder {
         encode(self.ipv6.iter().copied(), &mut sections[IPV6]);
         self.ports.encode(&mut sections[PORTS]);
         let sessions = self.sessions.encode(&mut sections[SESSIONS]);
+        sections[CLOSED] = self.closed.encode();
         (sections, sessions)
     }
 }

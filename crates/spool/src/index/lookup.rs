@@ -23,16 +23,20 @@ pub fn read_chunks(payload: &[u8]) -> Option<Vec<Chunk>> {
 
 /// The chunks that may meet a condition, from the section that answers it. `None` if the section is damaged.
 pub fn select(payload: &[u8], condition: &Condition) -> Option<ChunkSet> {
+    select_keys(payload, condition.last(), |key| condition.admits(key))
+}
+
+/// The chunks with a key of a section, up to the key `last`, that `admits` accepts. `None` if the section is damaged.
+pub(super) fn select_keys(payload: &[u8], last: u128, admits: impl Fn(u128) -> bool) -> Option<ChunkSet> {
     let mut numbers = VarintReader(payload);
     let mut set = ChunkSet::default();
     let mut key = 0u128;
-    let last = condition.last();
     while !numbers.0.is_empty() {
         key = key.checked_add(numbers.next()?)?;
         if key > last {
             break;
         }
-        let admitted = condition.admits(key);
+        let admitted = admits(key);
         let head = numbers.next_u64()?;
         if head & 1 == 0 {
             let chunk = u16::try_from(head >> 1).ok()?;

@@ -10,19 +10,24 @@
 //! section 3  IPv6         address → chunks
 //! section 4  ports        port → chunks; 0 where a chunk holds packets whose ports are not known
 //! section 5  sessions     first 32 bits of the Community ID (seed 0) → chunks; 0 as for ports
+//! section 6  not opened   counts of packets that could not be decoded, by chunk and kind
 //! ```
 //!
 //! A table from keys to chunks is sorted by key. Each entry is the difference to the key before it, then either twice
 //! the only chunk, or one more than twice the number of chunks and the differences between them. All numbers are
 //! LEB128.
 
+mod any;
 mod build;
+mod closed;
 mod lookup;
 mod varint;
 
 use base::time::Timestamp;
 
+pub use any::AnyOf;
 pub use build::Builder;
+pub use closed::{ClosedPackets, read_closed};
 pub use lookup::{read_chunks, select};
 
 /// Numbers of the sections.
@@ -33,8 +38,10 @@ const IPV4: usize = 2;
 const IPV6: usize = 3;
 const PORTS: usize = 4;
 const SESSIONS: usize = 5;
+/// Numbers of the sections.
+pub const CLOSED: usize = 6;
 /// Number of sections.
-pub const COUNT: usize = 6;
+pub const COUNT: usize = 7;
 
 /// The key of packets whose ports or session are unknown, such as later fragments.
 const UNKNOWN: u64 = 0;
@@ -124,6 +131,12 @@ impl ChunkSet {
         for (i, word) in self.0.iter_mut().enumerate() {
             *word &= other.0.get(i).copied().unwrap_or(0);
         }
+    }
+
+    /// Adds the chunks of `other`.
+    pub fn union(&mut self, other: &Self) {
+        self.0.resize(self.0.len().max(other.0.len()), 0);
+        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
     }
 
     /// Whether the set is empty.

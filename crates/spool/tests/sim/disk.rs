@@ -281,7 +281,9 @@ impl Medium for Disk {
         }
         inode.pending.push(change);
         failed?;
-        if len < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        // A quota ends like a full disk.
+        let kind = if room % 2 == 0 { io::ErrorKind::StorageFull } else { io::ErrorKind::QuotaExceeded };
+        if len < bytes.len() { Err(kind.into()) } else { Ok(()) }
     }
 
     fn read(&self, file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {

@@ -57,6 +57,10 @@ impl LogRemoval {
         serde_json::Value::Null
     }
 
+    pub(super) fn failed(&self) -> &[(String, String)] {
+        &[]
+    }
+
     pub(super) fn undecided_text(&self) -> String {
         format!("; {UNREAD}")
     }

@@ -146,10 +146,17 @@ impl LogRemoval {
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
-        let RowRemoval { rows, rewritten, removed } = self.removal;
+        let RowRemoval { rows, rewritten, removed, failed } = &self.removal;
+        let failed: Vec<_> = failed.iter().map(|(file, error)| json!({"file": file, "error": error})).collect();
         json!({
             "rows": rows, "rewritten_files": rewritten, "removed_files": removed, "undecided_rows": self.undecided,
+            "failed": failed,
         })
+    }
+
+    /// Files whose rows could not be removed.
+    pub(super) fn failed(&self) -> &[(String, String)] {
+        &self.removal.failed
     }
 
     pub(super) fn undecided_text(&self) -> String {
@@ -163,8 +170,8 @@ impl LogRemoval {
     }
 
     pub(super) fn text(&self) -> String {
-        let RowRemoval { rows, rewritten, removed } = self.removal;
-        let rows = counted(rows, "row");
+        let RowRemoval { rows, rewritten, removed, .. } = &self.removal;
+        let rows = counted(*rows, "row");
         format!(
             "removed {rows} of the log of sessions: {rewritten} files were rewritten, {removed} were deleted{}\n",
             self.undecided_text()

@@ -53,7 +53,8 @@ impl AppQuestion {
         };
         let left_out: u64 = search.known.iter().map(|known| known.left_out).sum();
         let lacks = (left_out > 0).then(|| counted(left_out, "session was not read", "sessions were not read"));
-        let rest = Request { limit: request.limit, dedup: request.dedup, ..Request::default() };
+        let Request { limit, dedup, tier, .. } = *request;
+        let rest = Request { limit, dedup, tier, ..Request::default() };
         Ok((interruptible(history.searched(&rest, search)?), lacks))
     }
 

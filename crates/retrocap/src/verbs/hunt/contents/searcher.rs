@@ -1,7 +1,6 @@
 //! The side that feeds the process, and takes what it found.
 
 use std::io::{self, BufReader, Read};
-use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +8,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
 
-use super::super::yara::{Scan, Unscanned, YaraRules};
+use super::super::yara::{Scan, YaraRules};
 use super::frame::{self, Answer, ObjectAnswer, ObjectRules, Summary};
 use crate::verbs::packet_pipe::PacketPipe;
 use api::content::MatchedObject;
@@ -17,11 +16,7 @@ use base::interface::Interface;
 use base::packet::{InterfaceId, Packet};
 use formats::writer::{Format, Options};
 use hunt::{Kind, Match};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use streams::Session;
-
-/// Seconds after which contents are scanned, however few.
-const SCAN_AFTER_S: i64 = 1;
 
 /// A match in an object.
 pub(in super::super) struct FoundObject {
@@ -40,7 +35,7 @@ pub(in super::super) struct ObjectSearcher {
     pipe: PacketPipe,
     passed: Passed,
     found: Receiver<FoundObject>,
-    reader: JoinHandle<anyhow::Result<(Summary, Unscanned)>>,
+    reader: JoinHandle<anyhow::Result<(Summary, u64)>>,
 }
 
 impl ObjectSearcher {
@@ -80,11 +75,6 @@ impl ObjectSearcher {
         self.found.try_iter().for_each(each);
     }
 
-    /// Passes on the packets that wait, in a search that goes on.
-    pub(in super::super) fn catch_up(&mut self) {
-        let _ = self.pipe.pass();
-    }
-
     /// Ends the process, which is not asked any more.
     pub(in super::super) fn abandon(mut self) {
         let _ = self.child.kill();
@@ -92,8 +82,8 @@ impl ObjectSearcher {
         let _ = self.reader.join();
     }
 
-    /// Ends the input, and passes on the rest. Returns what was looked at, and what YARA could not do.
-    pub(in super::super) fn end(mut self, each: &mut dyn FnMut(FoundObject)) -> anyhow::Result<(Summary, Unscanned)> {
+    /// Ends the input, and passes on the rest. Returns what was looked at, and how many objects YARA could not search.
+    pub(in super::super) fn end(mut self, each: &mut dyn FnMut(FoundObject)) -> anyhow::Result<(Summary, u64)> {
         self.pipe.end();
         self.found.iter().for_each(each);
         let read = self.reader.join().map_err(|_| anyhow!("the search of objects ended early"))?;
@@ -109,11 +99,11 @@ impl ObjectSearcher {
 
 /// Reads what the process says to its end.
 fn read(
-    stdout: impl Read + AsFd,
+    stdout: impl Read,
     mut scan: Option<Scan<ObjectAnswer>>,
     passed: &Passed,
     found: &Sender<FoundObject>,
-) -> anyhow::Result<(Summary, Unscanned)> {
+) -> anyhow::Result<(Summary, u64)> {
     let mut input = BufReader::with_capacity(64 << 10, stdout);
     let told = |object: &ObjectAnswer, one: Match| {
         let interfaces = passed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,25 +113,17 @@ fn read(
         // If nobody waits for it any more, the search ends soon.
         let _ = found.send(FoundObject { session, one, file: Box::new(object.file.clone()) });
     };
-    loop {
-        // Contents that wait to be scanned together do not wait for further ones for long.
-        if let Some(scan) = scan.as_mut().filter(|scan| scan.has_items())
-            && input.buffer().is_empty()
-            && !is_readable(input.get_ref())?
-        {
-            scan.finish(&mut |object: &ObjectAnswer, one, _| told(object, one))?;
-        }
-        let Some((answer, content)) = frame::read_answer(&mut input).map_err(damaged)? else { break };
+    while let Some((answer, content)) = frame::read_answer(&mut input).map_err(damaged)? {
         let object = match answer {
             Answer::End(summary) => {
-                let unscanned = match &mut scan {
+                let failed = match &mut scan {
                     Some(scan) => {
                         scan.finish(&mut |object: &ObjectAnswer, one, _| told(object, one))?;
-                        scan.unscanned
+                        scan.failed
                     }
-                    None => Unscanned::default(),
+                    None => 0,
                 };
-                return Ok((summary, unscanned));
+                return Ok((summary, failed));
             }
             Answer::Object(object) => *object,
         };
@@ -170,13 +152,6 @@ fn read(
         }
     }
     Err(anyhow!("the process that searches objects said nothing at its end"))
-}
-
-/// Whether more comes soon.
-fn is_readable(input: &impl AsFd) -> anyhow::Result<bool> {
-    let mut waits = [PollFd::new(input, PollFlags::IN)];
-    let wait = Timespec { tv_sec: SCAN_AFTER_S, tv_nsec: 0 };
-    Ok(rustix::event::poll(&mut waits, Some(&wait)).context("cannot wait for the process that searches objects")? > 0)
 }
 
 fn damaged(error: io::Error) -> anyhow::Error {
