@@ -117,6 +117,45 @@ fn a_yara_rule_matches_once_where_windows_meet_and_in_a_recorder() {
 }
 
 #[test]
+fn a_recorder_leaves_out_no_object_in_which_a_rule_matches() {
+    let what = "a_recorder_leaves_out_no_object_in_which_a_rule_matches";
+    if !machine::have(what, "yara") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = rules(
+        folder.path(),
+        "rules.yar",
+        "rule dropper { strings: $a = \"dropper\" condition: $a and uint16(0) == 0x5a4d }\n\
+         rule nowhere { strings: $a = \"cannot be found\" condition: $a }",
+    );
+    let content = b"MZ and the word dropper in an answer";
+    let zipped = gzip(content);
+    let head = |more: &str, len: usize| format!("HTTP/1.1 200 OK\r\n{more}Content-Length: {len}\r\n\r\n").into_bytes();
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\nMZ and the word drop\r\n10\r\nper in an answer\r\n0\r\n\r\n";
+    for (name, response, rows) in [
+        ("plain", [head("", content.len()), content.to_vec()].concat(), 1),
+        ("coded", [head("content-ENCODING: gzip\r\n", zipped.len()), zipped.clone()].concat(), 1),
+        ("archive", [head("", zipped.len()), zipped].concat(), 1),
+        ("chunked", chunked.to_vec(), 1),
+        ("other", [head("", 5), b"hello".to_vec()].concat(), 0),
+    ] {
+        let file = http(folder.path(), b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n", &response, 17);
+        let recorder = Replaying::start(&file, &["-m", "16MiB"]);
+        for input in [["-r", text(&file)], ["--socket", &recorder.socket()]] {
+            for place in [&["--in", "file"][..], &[]] {
+                let output = retrocap(&[&["hunt"], &input[..], &["--yara", text(&path), "--json"], place].concat());
+                let of_files = lines(&output).iter().filter(|one| !one["file"].is_null()).count();
+                assert_eq!(of_files, rows, "{name} {input:?} {place:?}: {}", said(&output));
+                if name == "other" && input[0] == "--socket" {
+                    assert!(said(&output).contains("left out sessions"), "{}", said(&output));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn yara_that_is_missing_and_rules_that_are_wrong_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", 1000);
@@ -138,6 +177,78 @@ fn yara_that_is_missing_and_rules_that_are_wrong_are_named() {
         assert!(!output.status.success());
         assert!(said(&output).contains(word), "{path}: {}", said(&output));
     }
+}
+
+#[test]
+fn yara_goes_on_with_new_packets_and_says_where_a_rule_may_be_wrong() {
+    let what = "yara_goes_on_with_new_packets_and_says_where_a_rule_may_be_wrong";
+    if !machine::have(what, "yara") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = rules(folder.path(), "rules.yar", "rule needle { strings: $a = \"needle\" condition: $a }");
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", &[head.as_bytes(), b"a needle"].concat(), 1000);
+    let recorder = Replaying::start(&file, &["-m", "16MiB"]);
+    // The session is still open, and its window far from full.
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_retrocap"), "hunt", "--socket", &recorder.socket(), "--follow"]);
+    let output = command.args(["--yara", text(&path), "--in", "stream", "--limit", "1", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(found(&output), [("needle".to_owned(), "responder".to_owned(), false)]);
+
+    // More than a million places of one string.
+    let body = b"ab".repeat(1_050_000);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", &[head.as_bytes(), &body].concat(), 1400);
+    let path = rules(folder.path(), "many.yar", "rule many { strings: $a = \"aba\" condition: $a }");
+    let output = retrocap(&["hunt", "-r", text(&file), "--yara", text(&path), "--in", "file", "--json"]);
+    assert_eq!(found(&output), [("many".to_owned(), "responder".to_owned(), true)], "{}", said(&output));
+    assert!(said(&output).contains("yara warned 1 time that a string occurs too often"), "{}", said(&output));
+}
+
+#[test]
+fn archives_are_unpacked_and_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let body = gzip(&gzip(b"a needle in two layers"));
+    let mut response =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/gzip\r\nContent-Length: {}\r\n\r\n", body.len())
+            .into_bytes();
+    response.extend_from_slice(&body);
+    let file = http(folder.path(), b"GET /a.txt.gz HTTP/1.1\r\nHost: a.example\r\n\r\n", &response, 1000);
+    let objects = lines(&retrocap(&["files", "-r", text(&file), "--json"]));
+    let parts: Vec<_> = objects.iter().map(|one| (one["number"].as_u64().unwrap(), one["part_of"].as_u64())).collect();
+    assert_eq!(parts, [(1, None), (2, Some(1)), (3, Some(2))]);
+    assert_eq!((objects[2]["name"].as_str(), objects[2]["size"].as_u64()), (Some("a.txt"), Some(22)));
+    let found = retrocap(&["hunt", "-r", text(&file), "--text", "needle", "--in", "file", "--json"]);
+    let found = lines(&found);
+    assert_eq!((found.len(), found[0]["file"]["sha256"].as_str()), (1, objects[2]["sha256"].as_str()));
+    let in_stream = retrocap(&["hunt", "-r", text(&file), "--text", "needle"]);
+    assert_eq!(in_stream.status.code(), Some(1), "on the wire, it is compressed");
+    assert_eq!(objects[0]["unpacked"], true);
+    // An archive whose part cannot be read is complete itself, and says what was not unpacked.
+    let broken = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 40]].concat();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", broken.len());
+    let file = http(folder.path(), b"GET /b.gz HTTP/1.1\r\n\r\n", &[head.as_bytes(), &broken].concat(), 1000);
+    let objects = lines(&retrocap(&["files", "-r", text(&file), "--json"]));
+    assert_eq!((objects.len(), &objects[0]["complete"], &objects[0]["unpacked"]), (1, &true.into(), &false.into()));
+    assert!(objects[0]["notes"][0].as_str().unwrap().contains("cannot be unpacked"), "{}", objects[0]);
+    let output = retrocap(&["hunt", "-r", text(&file), "--text", "nowhere", "--in", "file"]);
+    assert!(said(&output).contains("1 of them incomplete"), "{}", said(&output));
+}
+
+#[test]
+fn matches_are_sorted_if_asked() {
+    let Some(file) = machine::capture("matches_are_sorted_if_asked", "http-files.pcap") else { return };
+    let hunt = |more: &[&str]| {
+        let output = retrocap(&[&["hunt", "-r", text(&file), "--text", "HTTP/1.1", "--json"], more].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        lines(&output).iter().map(|one| one["time"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (mut found, sorted) = (hunt(&[]), hunt(&["--sort"]));
+    assert!(sorted.len() > 10 && sorted.is_sorted(), "{sorted:?}");
+    found.sort();
+    assert_eq!(found, sorted);
 }
 
 #[test]

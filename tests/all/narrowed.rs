@@ -9,11 +9,13 @@ use retrocap::hunt::narrow::{CandidateQuery, Candidates, StoredPacket};
 use retrocap::hunt::patterns::{Builder, Pattern};
 use retrocap::hunt::{Hunter, Kind, Match, MatchSink, SearchScope};
 use retrocap::interface::Interfaces;
+use retrocap::objects::{Collector, Object, ObjectLimits, ObjectSink};
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
+use retrocap::protocols::Protocols;
 use retrocap::session::SessionKey;
 use retrocap::source::{Batch, Source as _};
 use retrocap::store::rank::Rank;
-use retrocap::streams::{Event, Session, Sink, Streams};
+use retrocap::streams::{Event, Sender, Session, Sink, Streams};
 use retrocap::time::Timestamp;
 use retrocap::{decode, formats};
 
@@ -121,16 +123,79 @@ fn both(packets: &[Stored], literals: &[Vec<u8>]) -> (HashSet<u32>, HashSet<u32>
         keys.contains(&SessionKey::new(&decoded, stored.interface).0)
     });
     let matching = matching.map(|stored| stored.slot).collect();
+    let query = CandidateQuery { literals: literals.to_vec(), ..CandidateQuery::default() };
+    (matching, candidates(packets, &query))
+}
+
+/// The slots that are candidates.
+fn candidates(packets: &[Stored], query: &CandidateQuery) -> HashSet<u32> {
     let slots = packets.iter().map(|stored| stored.slot as usize + 1).max().unwrap_or(1);
-    let query = CandidateQuery { literals: literals.to_vec(), addresses: Vec::new() };
-    let mut search = Candidates::new(&query, &[slots]);
+    let mut search = Candidates::new(query, &[slots]);
     let mut order: Vec<usize> = (0..packets.len()).collect();
     order.sort_by_key(|&number| (packets[number].rank, number));
     let candidates = order.into_iter().filter_map(|number| {
         let Stored { slot, link_type, ref data, .. } = packets[number];
         search.is_candidate(&StoredPacket { worker: 0, slot, arrival: number as u64, link_type, data }).then_some(slot)
     });
-    (matching, candidates.collect())
+    candidates.collect()
+}
+
+/// Objects without holes, with their session and sender.
+#[derive(Default)]
+struct Objects(Vec<(SessionKey, Sender, Vec<u8>)>);
+
+impl ObjectSink for Objects {
+    const HASHED: bool = false;
+
+    fn object(&mut self, session: &Session, object: Object) {
+        if object.holes.is_empty() {
+            self.0.push((session.key, object.sender, object.content));
+        }
+    }
+}
+
+/// The bytes of each stream.
+#[derive(Default)]
+struct Sent(HashMap<(SessionKey, usize), Vec<u8>>);
+
+impl Sink for Sent {
+    fn event(&mut self, session: &Session, event: Event<'_>) {
+        if let Event::Run(run) = event {
+            self.0.entry((session.key, run.sender.index())).or_default().extend_from_slice(run.data);
+        }
+    }
+}
+
+#[test]
+fn objects_of_sessions_that_are_left_out_lie_in_a_stream_as_they_are() {
+    let (mut plain, mut wrapped) = (0, 0);
+    for path in machine::captures("objects_of_sessions_that_are_left_out_lie_in_a_stream_as_they_are") {
+        let packets = read(&path);
+        let mut protocols = Protocols::new(Collector::new(ObjectLimits::default(), Objects::default()));
+        reassemble(&packets, &mut protocols);
+        protocols.sink.finish();
+        let mut sent = Sent::default();
+        reassemble(&packets, &mut sent);
+        // A literal that is nowhere, so that only objects make candidates.
+        let query = CandidateQuery { literals: vec![vec![0xa7; 64]], objects: true, ..CandidateQuery::default() };
+        let slots = candidates(&packets, &query);
+        let candidates: HashSet<SessionKey> = packets
+            .iter()
+            .filter(|stored| slots.contains(&stored.slot))
+            .map(|stored| SessionKey::new(&decode::decode(stored.link_type, &stored.data), stored.interface).0)
+            .collect();
+        for (key, sender, content) in protocols.sink.objects.0 {
+            if candidates.contains(&key) {
+                wrapped += 1;
+                continue;
+            }
+            plain += 1;
+            let stream = &sent.0[&(key, sender.index())];
+            let is_there = memchr::memmem::find(stream, &content).is_some();
+            assert!(is_there, "{}: {} bytes of {key:?}", path.display(), content.len());
+        }
+    }
+    assert!(plain + wrapped == 0 || (plain > 50 && wrapped > 100), "{plain} {wrapped}");
 }
 
 #[test]

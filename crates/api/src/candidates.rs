@@ -19,6 +19,8 @@ pub struct CandidateList {
     pub literals: Vec<String>,
     /// Addresses and networks: of an endpoint, or possibly in an answer of a name server.
     pub addresses: Vec<String>,
+    /// Whether objects are searched too: sessions in which an object may not lie in one piece are then sent, whatever they contain.
+    pub objects: bool,
 }
 
 impl CandidateList {
@@ -28,7 +30,11 @@ impl CandidateList {
     /// Writes what a search is narrowed to.
     pub fn new(query: &CandidateQuery) -> Self {
         let hex = |literal: &Vec<u8>| literal.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { literals: query.literals.iter().map(hex).collect(), addresses: query.addresses.clone() }
+        Self {
+            literals: query.literals.iter().map(hex).collect(),
+            addresses: query.addresses.clone(),
+            objects: query.objects,
+        }
     }
 
     /// Reads which packets to look at, from the query string of a URL.
@@ -51,7 +57,8 @@ impl CandidateList {
             Problem::bad_query(format!("cannot read what to look for: {error}; {what}"))
         })?;
         let literals: Option<Vec<_>> = list.literals.iter().map(|hex| unhex(hex)).collect();
-        let query = literals.map(|literals| CandidateQuery { literals, addresses: list.addresses });
+        let query =
+            literals.map(|literals| CandidateQuery { literals, addresses: list.addresses, objects: list.objects });
         query.filter(|query| query.is_useful() && !query.is_empty()).ok_or_else(|| {
             let most = LITERALS_BYTES_MAX >> 10;
             Problem::bad_query(format!(

@@ -206,6 +206,9 @@ pub struct ObjectLine {
     pub size_declared: Option<u64>,
     /// Whether all of it is there.
     pub complete: bool,
+    /// Of an archive: whether all of its parts were unpacked; notes say why not. Absent for other objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpacked: Option<bool>,
     /// Bytes that are known to be missing; zeros stand in their place.
     pub missing_bytes: u64,
     /// MD5 of the content.
@@ -249,6 +252,7 @@ impl ObjectLine {
             size: object.content.len() as u64,
             size_declared: object.size_declared,
             complete: object.complete,
+            unpacked: object.unpacked,
             missing_bytes: object.missing_bytes,
             md5: object.hashes[0].as_str().into(),
             sha1: object.hashes[1].as_str().into(),

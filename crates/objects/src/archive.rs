@@ -10,6 +10,7 @@ use crate::object::ObjectLimits;
 const FREE_BYTES: usize = 64 << 10;
 /// Names of parts that a note lists.
 const NAMED_MAX: usize = 3;
+const MORE_PARTS: &str = "the archive has more parts than are unpacked";
 
 /// A part of an archive.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) struct ArchivePart {
 #[derive(Debug, Default)]
 pub(crate) struct Unpacked {
     pub(crate) parts: Vec<ArchivePart>,
-    /// Limits that were reached, and parts that cannot be read.
+    /// Limits that were reached, and parts that cannot be read: what is not unpacked.
     pub(crate) notes: Vec<String>,
 }
 
@@ -117,6 +118,7 @@ impl Unpacker<'_> {
             let Ok(part) = archive.by_index(number) else {
                 self.unread.push(name);
                 if self.unread.len() > self.budget.parts {
+                    self.unpacked.notes.push(MORE_PARTS.to_owned());
                     return;
                 }
                 continue;
@@ -129,17 +131,24 @@ impl Unpacker<'_> {
 
     fn tar(&mut self, content: &[u8]) {
         let mut archive = tar::Archive::new(Cursor::new(content));
-        let Ok(entries) = archive.entries() else { return };
+        let Ok(entries) = archive.entries() else {
+            self.unread.push("the first header".to_owned());
+            return;
+        };
         for entry in entries {
             let Ok(entry) = entry else {
                 self.unread.push("what follows a damaged header".to_owned());
                 return;
             };
-            if entry.header().entry_type().is_file() {
-                let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                if !self.add(name, entry) {
+            let kind = entry.header().entry_type();
+            let name = || String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            // A sparse member comes out with its holes, which are zeros.
+            if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+                if !self.add(name(), entry) {
                     return;
                 }
+            } else if !has_no_content(kind) {
+                self.unread.push(name());
             }
         }
     }
@@ -153,7 +162,7 @@ impl Unpacker<'_> {
     /// Reads a part. Returns whether further ones may be read.
     fn add(&mut self, name: String, mut from: impl Read) -> bool {
         if self.budget.parts == 0 {
-            self.unpacked.notes.push("the archive has more parts than are unpacked".to_owned());
+            self.unpacked.notes.push(MORE_PARTS.to_owned());
             return false;
         }
         self.budget.parts -= 1;
@@ -163,6 +172,10 @@ impl Unpacker<'_> {
         let is_beyond = content.len() > self.budget.bytes;
         content.truncate(self.budget.bytes);
         self.budget.bytes -= content.len();
+        if let (true, Err(error)) = (content.is_empty(), &read) {
+            self.unread.push(format!("{name} ({error})"));
+            return true;
+        }
         let note = match read {
             _ if is_beyond => "expands beyond the limit; the rest is left out".to_owned(),
             Ok(_) => String::new(),
@@ -171,18 +184,46 @@ impl Unpacker<'_> {
         if is_beyond {
             self.unpacked.notes.push("the archive expands beyond the limit; the rest is not unpacked".to_owned());
         }
+        if content.is_empty() && is_beyond {
+            // Nothing of it can be listed.
+            return false;
+        }
+        if !note.is_empty() && !is_beyond {
+            self.unpacked.notes.push(format!("{}: {note}", short(&name)));
+        }
         self.unpacked.parts.push(ArchivePart { name, content, note });
         !is_beyond
     }
 
     fn end(mut self) -> Unpacked {
         if !self.unread.is_empty() {
-            let named = self.unread.iter().take(NAMED_MAX).map(|name| name.chars().take(80).collect::<String>());
+            let named = self.unread.iter().take(NAMED_MAX).map(|name| short(name));
             let (named, count) = (named.collect::<Vec<_>>().join(", "), self.unread.len());
-            self.unpacked.notes.push(format!("{count} parts cannot be unpacked (encrypted or damaged): {named}"));
+            self.unpacked.notes.push(format!(
+                "parts that cannot be unpacked (encrypted, damaged, or of an unknown kind): {count}: {named}"
+            ));
         }
         self.unpacked
     }
+}
+
+/// The start of a name.
+fn short(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+/// Whether a member of a tar archive stands for no bytes: a folder, a link, a device, or a header for others.
+fn has_no_content(kind: tar::EntryType) -> bool {
+    kind.is_dir()
+        || kind.is_symlink()
+        || kind.is_hard_link()
+        || kind.is_character_special()
+        || kind.is_block_special()
+        || kind.is_fifo()
+        || kind.is_gnu_longname()
+        || kind.is_gnu_longlink()
+        || kind.is_pax_global_extensions()
+        || kind.is_pax_local_extensions()
 }
 
 #[cfg(test)]
@@ -232,6 +273,53 @@ mod tests {
         assert!(!cut.parts[0].note.is_empty(), "what is cut is not taken for whole");
         assert!(unpacked(b"7z\xbc\xaf\x27\x1c....", "x.7z").notes[0].contains("7z"));
         assert!(unpacked(&zip[..zip.len() - 30], "x.zip").notes[0].contains("directory"));
+    }
+
+    #[test]
+    fn what_is_not_unpacked_is_named() {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, kind) in [("plain", b'0'), ("contiguous", b'7'), ("folder/", b'5'), ("odd", b'Q')] {
+            let content = if kind == b'5' { &b""[..] } else { b"content" };
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_entry_type(tar::EntryType::new(kind));
+            header.set_cksum();
+            tar.append_data(&mut header, name, content).unwrap();
+        }
+        let out = unpacked(&tar.into_inner().unwrap(), "x.tar");
+        let names: Vec<&str> = out.parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(names, ["plain", "contiguous"]);
+        assert!(out.notes.len() == 1 && out.notes[0].ends_with(": 1: odd"), "{:?}", out.notes);
+        // A part that cannot be read from its first byte on.
+        let mut zip = zip_of(&[("first", b"one"), ("second", &b"two and more".repeat(9))]);
+        let at = zip.windows(6).position(|bytes| bytes == b"second").unwrap() + 6;
+        zip[at..at + 8].fill(0xff);
+        let out = unpacked(&zip, "x.zip");
+        let named = out.parts.len() == 1 || !out.parts[1].note.is_empty();
+        assert!(named && out.notes.iter().any(|note| note.contains("second")), "{:?} {:?}", out.parts.len(), out.notes);
+    }
+
+    #[test]
+    fn a_sparse_member_comes_out_with_its_holes() {
+        let folder = std::env::temp_dir().join(format!("retrocap-sparse-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = std::fs::File::create(folder.join("sparse")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"needle", 1 << 20).unwrap();
+        let made = std::process::Command::new("tar")
+            .args(["--format=gnu", "-S", "-cf", "-", "-C"])
+            .arg(&folder)
+            .arg("sparse")
+            .output();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let Ok(made) = made else {
+            eprintln!("SKIPPED: a_sparse_member_comes_out_with_its_holes: tar is not installed");
+            return;
+        };
+        let out = unpacked(&made.stdout, "x.tar");
+        // The ratio bounds what an archive of ten blocks expands to.
+        let content = &out.parts[0].content;
+        assert!(content.ends_with(b"needle") || !out.parts[0].note.is_empty(), "{} {:?}", content.len(), out.notes);
+        assert!(content.len() > 64 << 10 && content[..1 << 10].iter().all(|byte| *byte == 0));
     }
 
     #[test]

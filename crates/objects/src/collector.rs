@@ -129,6 +129,7 @@ impl<O: ObjectSink> Collector<O> {
             sender: one.sender,
             packet: one.packet,
             offset: one.offset,
+            unpacked: None,
             complete: ended && holes.is_empty() && one.notes.is_empty(),
             missing_bytes: holes.iter().map(|(_, len)| len).sum(),
             holes,
@@ -142,7 +143,7 @@ impl<O: ObjectSink> Collector<O> {
             return;
         }
         self.decode(&head, &mut object);
-        object.seal();
+        object.recognise();
         let multipart = object.mime_declared.to_ascii_lowercase().starts_with("multipart/");
         let mail = if head.is_mail {
             Some(object.content.clone())
@@ -197,6 +198,7 @@ impl<O: ObjectSink> Collector<O> {
                 name: part.name,
                 mime_declared: part.mime_declared,
                 size_declared: None,
+                unpacked: None,
                 content: part.content,
                 notes: Vec::new(),
                 ..whole.without_content()
@@ -207,7 +209,7 @@ impl<O: ObjectSink> Collector<O> {
             if left_out {
                 object.notes.push("the mail has more parts than are listed".to_owned());
             }
-            object.seal();
+            object.recognise();
             if self.deliver_unpacked(session, object).is_none() {
                 return;
             }
@@ -229,17 +231,19 @@ impl<O: ObjectSink> Collector<O> {
     ) -> Option<u64> {
         let kind = ArchiveKind::of(&object.content);
         let unpacked = match kind {
-            Some(_) if depth >= self.limits.depth => {
-                object.notes.push("archives are nested too deep; this one is not unpacked".to_owned());
-                Unpacked::default()
-            }
+            Some(_) if depth >= self.limits.depth => Unpacked {
+                notes: vec!["archives are nested too deep; this one is not unpacked".to_owned()],
+                ..Unpacked::default()
+            },
             Some(kind) => archive::unpack(kind, &object.content, &object.name, budget),
             None => Unpacked::default(),
         };
+        object.unpacked = kind.map(|_| unpacked.notes.is_empty());
         object.notes.extend(unpacked.notes);
         let whole = object.without_content();
         let number = self.deliver(session, object)?;
-        for part in unpacked.parts.into_iter().filter(|part| !part.content.is_empty()) {
+        let mut parts = unpacked.parts.into_iter().filter(|part| !part.content.is_empty());
+        while let Some(part) = parts.next() {
             let is_all = part.note.is_empty();
             let mut object = Object {
                 part_of: Some(number),
@@ -247,14 +251,18 @@ impl<O: ObjectSink> Collector<O> {
                 mime_declared: String::new(),
                 size_declared: None,
                 complete: whole.complete && is_all,
+                unpacked: None,
                 holes: Vec::new(),
                 missing_bytes: 0,
                 notes: if is_all { Vec::new() } else { vec![part.note] },
                 content: part.content,
                 ..whole.without_content()
             };
-            object.seal();
-            self.deliver_parts(session, object, depth + 1, budget)?;
+            object.recognise();
+            if self.deliver_parts(session, object, depth + 1, budget).is_none() {
+                self.left_out += parts.count() as u64;
+                return None;
+            }
         }
         Some(number)
     }
@@ -267,6 +275,9 @@ impl<O: ObjectSink> Collector<O> {
         }
         self.count += 1;
         object.number = self.count;
+        if O::HASHED {
+            object.hash();
+        }
         self.objects.object(session, object);
         Some(self.count)
     }

@@ -55,6 +55,8 @@ pub struct Object {
     pub offset: u64,
     /// Whether all of it is there.
     pub complete: bool,
+    /// Of an archive: whether all of its parts were unpacked.
+    pub unpacked: Option<bool>,
     /// Bytes that are known to be missing.
     pub missing_bytes: u64,
     /// Places and lengths of holes, which are zeros in `content`.
@@ -63,7 +65,7 @@ pub struct Object {
     pub notes: Vec<String>,
     /// The content.
     pub content: Vec<u8>,
-    /// MD5, SHA-1 and SHA-256 of the content, in hexadecimal.
+    /// MD5, SHA-1 and SHA-256 of the content, in hexadecimal; empty until they are computed.
     pub hashes: [String; 3],
 }
 
@@ -72,6 +74,11 @@ impl Object {
     pub fn file_name(&self) -> String {
         let suffix = if self.complete { "bin" } else { "partial" };
         format!("{:05}-{}.{suffix}", self.number, self.hashes[2].get(..12).unwrap_or_default())
+    }
+
+    /// Whether all of its bytes are there, and all of its parts.
+    pub fn is_whole(&self) -> bool {
+        self.complete && self.unpacked != Some(false)
     }
 
     /// The same object without its content.
@@ -89,17 +96,25 @@ impl Object {
             packet: self.packet,
             offset: self.offset,
             complete: self.complete,
+            unpacked: self.unpacked,
             missing_bytes: self.missing_bytes,
             holes: self.holes.clone(),
             notes: self.notes.clone(),
             content: Vec::new(),
-            hashes: self.hashes.clone(),
+            hashes: Default::default(),
         }
     }
 
-    /// Determines type and hashes from the content.
-    pub(crate) fn seal(&mut self) {
+    /// Determines the type from the content.
+    pub(crate) fn recognise(&mut self) {
         self.mime = mime(&self.content);
+    }
+
+    /// Computes the hashes, unless that was done.
+    pub fn hash(&mut self) {
+        if !self.hashes[0].is_empty() {
+            return;
+        }
         self.hashes =
             [hex(&Md5::digest(&self.content)), hex(&Sha1::digest(&self.content)), hex(&Sha256::digest(&self.content))];
     }
@@ -107,6 +122,9 @@ impl Object {
 
 /// The receiver of objects.
 pub trait ObjectSink {
+    /// Whether objects come with their hashes. Otherwise, the receiver computes those that it needs.
+    const HASHED: bool = true;
+
     /// Takes an object.
     fn object(&mut self, session: &Session, object: Object);
 }

@@ -11,6 +11,7 @@ mod order;
 mod required;
 #[cfg(test)]
 mod tests;
+mod wrapped;
 
 use std::net::IpAddr;
 
@@ -23,6 +24,7 @@ use crate::patterns::unhex;
 use edges::Edges;
 use literals::Finder;
 use order::{Orders, Piece};
+use wrapped::Wrapped;
 
 /// Bytes of all literals at most.
 pub const LITERALS_BYTES_MAX: usize = 256 << 10;
@@ -38,6 +40,8 @@ pub struct CandidateQuery {
     pub literals: Vec<Vec<u8>>,
     /// Addresses and networks.
     pub addresses: Vec<String>,
+    /// Whether objects are searched too. Sessions in which an object may not lie in one piece are then candidates.
+    pub objects: bool,
 }
 
 impl CandidateQuery {
@@ -57,7 +61,7 @@ impl CandidateQuery {
         literals.extend(more);
         literals.sort_unstable();
         literals.dedup();
-        let query = Self { literals, addresses: indicators.addresses() };
+        let query = Self { literals, addresses: indicators.addresses(), objects: false };
         (query.is_useful() && !query.is_empty()).then_some(query)
     }
 
@@ -101,6 +105,7 @@ pub struct Searched {
 #[derive(Debug)]
 pub struct Candidates {
     contents: Option<(Finder, Edges)>,
+    wrapped: Option<Wrapped>,
     addresses: Indicators,
     orders: Orders,
     /// What was searched so far.
@@ -130,7 +135,8 @@ impl Candidates {
         for address in &query.addresses {
             addresses.add(address);
         }
-        Self { contents, addresses, orders: Orders::new(slots), searched: Searched::default() }
+        let wrapped = query.objects.then(Wrapped::new);
+        Self { contents, wrapped, addresses, orders: Orders::new(slots), searched: Searched::default() }
     }
 
     /// Whether only addresses are searched for.
@@ -165,7 +171,8 @@ impl Candidates {
         };
         let payload = &rest[..rest.len().min(usize::try_from(decoded.payload_len).unwrap_or(usize::MAX))];
         let is_stream = decoded.protocol == TCP && decoded.network != Network::Link;
-        let Some(taken) = self.orders.take(piece(packet, &decoded, is_stream)) else { return true };
+        let piece = piece(packet, &decoded, is_stream);
+        let Some(taken) = self.orders.take(piece) else { return true };
         let entry = taken.entry;
         self.searched.bytes += payload.len() as u64;
         self.searched.without_start += u64::from(taken.lacks_start);
@@ -198,7 +205,32 @@ impl Candidates {
         {
             entry.set_candidate();
         }
+        if let Some(wrapped) = &self.wrapped
+            && !entry.is_candidate()
+            && match is_stream {
+                true => wrapped.may_be_in_stream(payload, piece.side, taken.start, entry),
+                false => Wrapped::may_be_in_message(payload),
+            }
+        {
+            entry.set_candidate();
+        }
         entry.is_candidate()
+    }
+}
+
+/// Tells contents apart that can contain one of several literals.
+#[derive(Debug)]
+pub struct LiteralFilter(Finder);
+
+impl LiteralFilter {
+    /// A filter for these literals, none of which is empty; `None` if there is none.
+    pub fn new(literals: &[Vec<u8>]) -> Option<Self> {
+        Finder::new(literals).map(Self)
+    }
+
+    /// Whether one of the literals may be in `content`. If not, none is.
+    pub fn may_be_in(&self, content: &[u8]) -> bool {
+        self.0.is_in(content)
     }
 }
 

@@ -13,14 +13,18 @@ const OPEN_MAX: usize = 32;
 /// The same of all directions.
 const OPEN_ALL_MAX: usize = 1 << 16;
 
-const USED: u8 = 1;
-const KNOWN: [u8; 2] = [2, 4];
+const USED: u16 = 1;
+const KNOWN: [u16; 2] = [2, 4];
 /// The session is a candidate.
-const CANDIDATE: u8 = 8;
+const CANDIDATE: u16 = 8;
 /// The session looks encrypted.
-const ENCRYPTED: u8 = 16;
+const ENCRYPTED: u16 = 16;
 /// Payload was seen.
-const PAYLOAD: u8 = 32;
+const PAYLOAD: u16 = 32;
+/// Payload of a side was seen.
+const DATA: [u16; 2] = [64, 128];
+/// The stream of a side begins as one that is encrypted.
+const SEALED: [u16; 2] = [256, 512];
 
 /// What is known of a session.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +35,7 @@ pub(super) struct Entry {
     end: [u32; 2],
     arrival: [u64; 2],
     len: [u16; 2],
-    flags: u8,
+    flags: u16,
 }
 
 impl Entry {
@@ -50,6 +54,15 @@ impl Entry {
     pub(super) fn set_encrypted(&mut self) {
         self.flags |= ENCRYPTED;
     }
+
+    /// Whether the streams of both sides begin as those that are encrypted.
+    pub(super) fn is_sealed(&self) -> bool {
+        SEALED.iter().all(|side| self.flags & side != 0)
+    }
+
+    pub(super) fn set_sealed(&mut self, side: usize) {
+        self.flags |= SEALED[side & 1];
+    }
 }
 
 /// A stretch between two segments that other ranks may fill: the end of what is before it, the start of what is after it,
@@ -59,6 +72,17 @@ struct Open {
     end: u32,
     start: u32,
     arrived: (u64, u64),
+}
+
+/// Where a packet lies in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamStart {
+    /// It is the first one, behind the SYN.
+    Here,
+    /// It is the first one that was taken, and may not be the first of its stream.
+    Uncertain,
+    /// Another one was taken before.
+    Later,
 }
 
 /// What a packet says of its session.
@@ -71,6 +95,7 @@ pub(super) struct Taken<'a> {
     pub(super) is_certain: bool,
     /// Whether it is the first of its direction, and no SYN came before.
     pub(super) lacks_start: bool,
+    pub(super) start: StreamStart,
 }
 
 /// A segment, or a packet of a session without segments.
@@ -122,13 +147,19 @@ impl Orders {
             is_certain = begins || (entry.flags & USED == 0 && !self.lossy);
             *entry = Entry { slot: piece.slot, key: piece.key, flags: USED, ..Entry::default() };
         }
-        let mut lacks_start = false;
+        let (mut lacks_start, mut start) = (false, StreamStart::Later);
         if let Some((sequence, flags, len)) = piece.tcp {
             lacks_start = len > 0 && flags & SYN == 0 && entry.flags & KNOWN[piece.side & 1] == 0;
+            if len > 0 && entry.flags & DATA[piece.side & 1] == 0 {
+                entry.flags |= DATA[piece.side & 1];
+                let is_known = entry.flags & KNOWN[piece.side & 1] != 0 && flags & SYN == 0;
+                let follows = is_known && entry.end[piece.side & 1] == sequence;
+                start = if follows { StreamStart::Here } else { StreamStart::Uncertain };
+            }
             let order = Order { entry: &mut *entry, open: &mut self.open, open_count: &mut self.open_count };
             is_certain &= order.segment(piece, sequence, flags, len);
         }
-        Some(Taken { entry, is_new: !same, is_certain, lacks_start })
+        Some(Taken { entry, is_new: !same, is_certain, lacks_start, start })
     }
 }
 

@@ -63,7 +63,7 @@ fn matches(frames: &[Vec<u8>], literals: &[Vec<u8>]) -> bool {
 
 /// Whether the session is a candidate, if its packets are stored at these ranks.
 fn is_candidate(frames: &[Vec<u8>], ranks: &[u8], literals: &[Vec<u8>]) -> bool {
-    let query = CandidateQuery { literals: literals.to_vec(), addresses: Vec::new() };
+    let query = CandidateQuery { literals: literals.to_vec(), addresses: Vec::new(), objects: false };
     let mut candidates = Candidates::new(&query, &[4]);
     let mut stored: Vec<(u8, u64, &Vec<u8>)> =
         (1u64..).zip(frames).zip(ranks.iter().cycle()).map(|((arrival, data), &rank)| (rank, arrival, data)).collect();

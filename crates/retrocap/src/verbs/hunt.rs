@@ -76,6 +76,9 @@ pub(crate) struct Hunt {
     /// Where to search: in single packets, in the stream of each side, or in transferred files [default: stream; with --yara: both]
     #[arg(long = "in", value_name = "WHERE", value_enum, help_heading = "Patterns")]
     place: Option<SearchIn>,
+    /// Print the matches at the end, in the order of their times, instead of as they are found
+    #[arg(long, conflicts_with = "follow")]
+    sort: bool,
     /// Stop after N matches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -155,8 +158,7 @@ impl Hunt {
 
     fn ask(&self, common: &Common, mut rules: Compiled) -> anyhow::Result<()> {
         let interfaces = Arc::<Interfaces>::default();
-        let printer = Printer::new(common, Arc::clone(&interfaces), self.limit);
-        let matches = Rc::new(RefCell::new(printer));
+        let matches = Rc::new(RefCell::new(self.printer(common, &interfaces)));
         let narrowed = rules.narrowed.take();
         let mut all = CombinedSearch::start(rules, self.place.unwrap_or(SearchIn::Stream).into(), &matches)?;
         // A recorder cuts sessions. A capture file does not say why packets are missing.
@@ -180,7 +182,7 @@ impl Hunt {
                     let interface = if all.wants_interfaces() { interfaces.interface(packet.interface) } else { None };
                     failed = all.packet(&mut streams, interface.as_deref(), packet, sequence).err();
                 }
-                InputEvent::Pause => all.hunter.catch_up(),
+                InputEvent::Pause => failed = all.catch_up().err(),
             }
             if failed.is_some() || matches.borrow().is_done() {
                 ControlFlow::Break(())
@@ -195,11 +197,14 @@ impl Hunt {
                 return Err(error);
             }
         };
-        let (report, notes) = all.end(&mut streams)?;
+        let (report, mut notes) = all.end(&mut streams)?;
         // Packets that were evicted while the search was on its way to them.
         let overtaken = trailers.text("retrocap-overtaken").and_then(|text| text.untrusted().parse().ok()).unwrap_or(0);
         let report = Report { overtaken, ..report };
         let looked_at = looked_at(&trailers);
+        if looked_at.is_some() && narrowed.as_ref().is_some_and(|query| query.objects) {
+            notes.push("the recorder left out sessions without an object in which something can match".to_owned());
+        }
         let report = looked_at.iter().fold(report, |report, (searched, lost)| report.with_looked_at(searched, *lost));
         // Where nothing matched, this is a part of the answer, too.
         trailers::missing(&trailers, common);
@@ -212,6 +217,14 @@ impl Hunt {
         trailers::complete(&trailers)
     }
 
+    fn printer(&self, common: &Common, interfaces: &Arc<Interfaces>) -> Printer {
+        let mut printer = Printer::new(common, Arc::clone(interfaces), self.limit);
+        if self.sort {
+            printer.sort();
+        }
+        printer
+    }
+
     fn is_of_recorder(&self) -> bool {
         self.selection.read.is_empty() && self.selection.spool.is_none()
     }
@@ -219,7 +232,7 @@ impl Hunt {
     /// Runs a program over the packets; its alerts are the matches.
     fn run_program(&self, common: &Common, program: Program) -> anyhow::Result<()> {
         let interfaces = Arc::<Interfaces>::default();
-        let matches = Rc::new(RefCell::new(Printer::new(common, Arc::clone(&interfaces), self.limit)));
+        let matches = Rc::new(RefCell::new(self.printer(common, &interfaces)));
         let nothing = (Patterns::default(), SearchScope::Stream, Indicators::default(), Vec::new());
         let hunter = Hunter::new(nothing.0, nothing.1, nothing.2, nothing.3, Matches(Rc::clone(&matches)));
         let mut given = Given { hunter, running: Running::start(&self.with, program)? };
@@ -266,6 +279,7 @@ impl Hunt {
         interfaces: &Arc<Interfaces>,
     ) -> anyhow::Result<()> {
         let mut matches = matches.borrow_mut();
+        matches.end();
         matches.result()?;
         let (count, sessions) = (matches.count(), matches.sessions());
         if let Some(path) = &self.write

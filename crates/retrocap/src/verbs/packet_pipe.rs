@@ -40,7 +40,8 @@ impl PacketPipe {
         Ok(if self.buffer.len() >= PASSED_BYTES { self.pass() } else { ControlFlow::Continue(()) })
     }
 
-    fn pass(&mut self) -> ControlFlow<()> {
+    /// Passes on what waits.
+    pub(super) fn pass(&mut self) -> ControlFlow<()> {
         let Some(stdin) = &mut self.stdin else { return ControlFlow::Break(()) };
         let written = stdin.write_all(&self.buffer);
         self.buffer.clear();

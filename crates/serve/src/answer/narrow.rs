@@ -34,15 +34,16 @@ impl CandidateSearch {
 
     /// The question, for the audit log.
     pub(crate) fn audited(&self, request: &Request) -> Value {
-        let CandidateQuery { literals, addresses } = &self.wanted;
+        let CandidateQuery { literals, addresses, objects } = &self.wanted;
         let first = CandidateList::new(&CandidateQuery {
             literals: literals.iter().take(AUDITED_MAX).cloned().collect(),
             addresses: addresses.iter().take(AUDITED_MAX).cloned().collect(),
+            objects: *objects,
         });
         let mut audited = api::describe::audit(request);
         audited["hunt"] = json!({
             "literals": first.literals, "literals_count": literals.len(),
-            "addresses": first.addresses, "addresses_count": addresses.len(),
+            "addresses": first.addresses, "addresses_count": addresses.len(), "objects": objects,
         });
         audited
     }

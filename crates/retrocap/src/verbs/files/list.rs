@@ -52,7 +52,11 @@ impl ObjectList {
             return print_json(&format!("{document}\n"));
         }
         let at = time::local(object.packet.time, &self.tz);
-        let state = if object.complete { "" } else { "  partial" };
+        let state = match (object.complete, object.unpacked) {
+            (false, _) => "  partial",
+            (true, Some(false)) => "  not unpacked to the end",
+            (true, _) => "",
+        };
         let part = object.part_of.map(|number| format!("  part of {number}")).unwrap_or_default();
         let name = if object.name.is_empty() { "-" } else { &object.name };
         print(&format!(

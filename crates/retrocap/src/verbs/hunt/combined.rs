@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::contents::{FoundObject, ObjectSearcher};
 use super::matches::{Matches, Printer};
 use super::rules::Compiled;
-use super::yara::YaraStreams;
+use super::yara::{Unscanned, YaraStreams};
 use crate::terminal::human;
 use base::interface::Interface;
 use base::packet::Packet;
@@ -50,6 +50,19 @@ impl CombinedSearch {
         self.print_streams()
     }
 
+    /// Searches what has come so far, in a search that goes on.
+    pub(super) fn catch_up(&mut self) -> anyhow::Result<()> {
+        self.hunter.catch_up();
+        if let Some(objects) = &mut self.objects {
+            objects.catch_up();
+            objects.found(&mut |found| print(&self.matches, &found));
+        }
+        if let Some(yara) = &mut self.yara {
+            yara.catch_up()?;
+        }
+        self.print_streams()
+    }
+
     /// Whether packets are passed on to a process, with their interfaces.
     pub(super) fn wants_interfaces(&self) -> bool {
         self.objects.is_some()
@@ -81,16 +94,16 @@ impl CombinedSearch {
         streams.finish(&mut self);
         self.hunter.finish();
         let mut notes = Vec::new();
-        let mut failed = 0;
+        let mut unscanned = Unscanned::default();
         let mut report = self.hunter.report();
         if let Some(yara) = &mut self.yara {
-            failed += yara.finish()?;
+            unscanned += yara.finish()?;
             report.in_pieces += yara.in_pieces;
         }
         self.print_streams()?;
         if let Some(objects) = self.objects.take() {
-            let (summary, unsearched) = objects.end(&mut |found| print(&self.matches, &found))?;
-            failed += unsearched;
+            let (summary, of_objects) = objects.end(&mut |found| print(&self.matches, &found))?;
+            unscanned += of_objects;
             report.more_matches += summary.more_matches;
             let mut note = format!("searched {}", human::counted(summary.objects, "object"));
             if summary.incomplete > 0 {
@@ -101,8 +114,13 @@ impl CombinedSearch {
             }
             notes.push(note);
         }
-        if failed > 0 {
-            notes.push(format!("yara could not search {} to the end", human::counted(failed, "content")));
+        report.more_matches += unscanned.more_matches;
+        if unscanned.failed > 0 {
+            notes.push(format!("yara could not search {} to the end", human::counted(unscanned.failed, "content")));
+        }
+        if unscanned.uncertain > 0 {
+            let times = human::counted(unscanned.uncertain, "time");
+            notes.push(format!("yara warned {times} that a string occurs too often, so that its rule may be wrong"));
         }
         Ok((report, notes))
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use jiff::tz::TimeZone;
 
 use crate::alert::{self, Alert};
@@ -13,12 +14,15 @@ use crate::terminal::printable::{plain, print, print_json};
 use crate::verbs::analysis;
 use api::content::{MatchLine, MatchedObject};
 use base::interface::Interfaces;
-use base::time;
+use base::time::{self, Timestamp};
 use hunt::{Kind, Match, MatchSink};
 use streams::{PacketRef, Session};
 
 /// Sessions that are remembered for `-w` and `--pin`.
 const SESSIONS_MAX: usize = 65_536;
+
+/// Bytes of lines that wait to be sorted, at most.
+const SORTED_BYTES_MAX: usize = 32 << 20;
 
 /// Prints matches.
 pub(super) struct Printer {
@@ -29,12 +33,32 @@ pub(super) struct Printer {
     count: u64,
     sessions: HashMap<u64, Session>,
     failed: Option<anyhow::Error>,
+    /// Lines that wait to be sorted, and their bytes; `None` if matches are printed as they are found.
+    waiting: Option<(Vec<(Timestamp, String)>, usize)>,
 }
 
 impl Printer {
     pub(super) fn new(common: &Common, interfaces: Arc<Interfaces>, limit: Option<u64>) -> Self {
         let (tz, sessions) = (TimeZone::system(), HashMap::new());
-        Self { json: common.json, tz, interfaces, limit, count: 0, sessions, failed: None }
+        Self { json: common.json, tz, interfaces, limit, count: 0, sessions, failed: None, waiting: None }
+    }
+
+    /// Prints matches at the end, in the order of their times.
+    pub(super) fn sort(&mut self) {
+        self.waiting = Some((Vec::new(), 0));
+    }
+
+    /// Prints what waits.
+    pub(super) fn end(&mut self) {
+        let (mut lines, _) = self.waiting.take().unwrap_or_default();
+        lines.sort_by_key(|(time, _)| *time);
+        for (_, line) in lines {
+            let printed = if self.json { print_json(&line) } else { print(&line) };
+            if let Err(error) = printed {
+                self.failed = Some(error);
+                return;
+            }
+        }
     }
 
     /// Whether the limit was reached, or nobody reads on.
@@ -93,13 +117,26 @@ impl Printer {
         if self.sessions.len() < SESSIONS_MAX {
             self.sessions.insert(session.number, session.clone());
         }
-        let printed = if self.json {
+        let line = if self.json {
             let line = MatchLine::new(session, one, file.cloned(), &self.interfaces);
-            serde_json::to_string(&line).map_err(Into::into).and_then(|line| print_json(&format!("{line}\n")))
+            serde_json::to_string(&line).map(|line| format!("{line}\n")).map_err(anyhow::Error::from)
         } else {
-            print(&self.line(session, one, file))
+            Ok(self.line(session, one, file))
         };
-        self.failed = printed.err();
+        let done = line.and_then(|line| match &mut self.waiting {
+            Some((lines, bytes)) => {
+                *bytes += line.len();
+                lines.push((one.packet.time, line));
+                if *bytes > SORTED_BYTES_MAX {
+                    Err(anyhow!("too many matches to sort: leave out --sort"))
+                } else {
+                    Ok(())
+                }
+            }
+            None if self.json => print_json(&line),
+            None => print(&line),
+        });
+        self.failed = done.err();
     }
 
     fn line(&self, session: &Session, one: &Match, file: Option<&MatchedObject>) -> String {

@@ -45,7 +45,7 @@ pub(super) struct RuleArgs {
     #[arg(long, value_name = "NAME")]
     attack: Vec<String>,
     /// Search with the YARA rules in this file, or in the .yar and .yara files below this folder (needs the program yara)
-    #[arg(long, value_name = "FILE|DIR", conflicts_with = "follow")]
+    #[arg(long, value_name = "FILE|DIR")]
     yara: Vec<PathBuf>,
     /// Test the rule in this file on its own test cases
     #[arg(long, value_name = "FILE")]
@@ -167,7 +167,14 @@ impl RuleArgs {
         let in_files = place == SearchScope::File || files.pass_contents || !files.hashes.is_empty();
         let yara = if has_yara { Some((YaraRules::compile(&self.yara)?, yara_in(SearchScope::Stream))) } else { None };
         let of_yara = yara.as_ref().map_or_else(|| Some(Vec::new()), |(rules, _)| rules.literals.clone());
-        let narrowed = of_yara.filter(|_| !in_files).and_then(|more| CandidateQuery::of(&wanted, &indicators, more));
+        if let Some(literals) = yara.as_ref().and_then(|(rules, _)| rules.literals.as_ref()) {
+            let hex = |literal: &Vec<u8>| literal.iter().map(|byte| format!("{byte:02x}")).collect();
+            files.pass_if = literals.iter().map(hex).collect();
+        }
+        // The hash of an object says nothing of its bytes.
+        let narrowed = of_yara.filter(|_| files.hashes.is_empty());
+        let narrowed = narrowed.and_then(|more| CandidateQuery::of(&wanted, &indicators, more));
+        let narrowed = narrowed.map(|query| CandidateQuery { objects: in_files, ..query });
         let files = in_files.then_some(files);
         Ok(Compiled { patterns, indicators, attacks: wanted.attacks, files, yara, narrowed })
     }

@@ -11,5 +11,5 @@ mod scan;
 mod windows;
 
 pub(crate) use confined::ScanConfined;
-pub(super) use scan::{Scan, YaraRules};
+pub(super) use scan::{Scan, Unscanned, YaraRules};
 pub(super) use windows::YaraStreams;

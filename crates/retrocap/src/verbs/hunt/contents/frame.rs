@@ -30,6 +30,8 @@ pub(in super::super) struct ObjectRules {
     pub(in super::super) hashes: Vec<String>,
     /// Whether the contents of all objects are passed on, for a program that searches them.
     pub(in super::super) pass_contents: bool,
+    /// Bytes of which a content has one of if it is passed on, in hexadecimal; empty for all contents.
+    pub(in super::super) pass_if: Vec<String>,
     /// Whether packets come from a recorder, which cuts sessions.
     pub(in super::super) of_recorder: bool,
 }
@@ -83,7 +85,7 @@ pub(super) struct MatchInObject {
 pub(in super::super) struct Summary {
     /// Objects that were searched.
     pub(in super::super) objects: u64,
-    /// Of these, those that lack bytes or are not decoded to the end.
+    /// Of these, those that lack bytes, or are not decoded or unpacked to the end.
     pub(in super::super) incomplete: u64,
     /// Objects beyond the limit.
     pub(in super::super) left_out: u64,

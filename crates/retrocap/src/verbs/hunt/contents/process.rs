@@ -18,12 +18,17 @@ use daemon::sandbox::decoder;
 use formats::reader::FileSource;
 use hunt::ContentPatterns;
 use hunt::indicators::Indicators;
+use hunt::narrow::LiteralFilter;
+use hunt::patterns::unhex;
 use objects::{Collector, Object, ObjectLimits, ObjectSearch, ObjectSink};
 use protocols::Protocols;
 use streams::{Cause, Streams};
 
 /// Matches of one rule in one object that are reported. Further ones are counted.
 const MATCHES_MAX: u32 = 100;
+
+/// Objects that are searched. None is kept, so that there may be more of them than `files` lists.
+const OBJECTS_MAX: u64 = 10_000_000;
 
 /// The second process of `hunt`
 #[derive(Debug, Args)]
@@ -33,15 +38,24 @@ pub(crate) struct SearchObjects;
 struct Searched<'a> {
     search: ObjectSearch,
     pass_contents: bool,
+    pass_if: Option<LiteralFilter>,
+    /// Whether hashes are searched for.
+    needs_hashes: bool,
     out: BufWriter<StdoutLock<'a>>,
     summary: Summary,
     failed: bool,
 }
 
 impl ObjectSink for Searched<'_> {
-    fn object(&mut self, session: &streams::Session, object: Object) {
+    // Of most objects nothing is reported.
+    const HASHED: bool = false;
+
+    fn object(&mut self, session: &streams::Session, mut object: Object) {
         self.summary.objects += 1;
-        self.summary.incomplete += u64::from(!object.complete);
+        self.summary.incomplete += u64::from(!object.is_whole());
+        if self.needs_hashes {
+            object.hash();
+        }
         let (mut matches, mut counts) = (Vec::new(), HashMap::<String, u32>::new());
         self.search.find(&object, |one| {
             let count = counts.entry(one.rule.clone()).or_default();
@@ -54,10 +68,13 @@ impl ObjectSink for Searched<'_> {
             let (rule, length, context, detail) = (one.rule, one.length, one.context, one.detail);
             matches.push(MatchInObject { rule, kind, length, context, detail });
         });
-        if matches.is_empty() && !self.pass_contents {
+        let passes =
+            self.pass_contents && self.pass_if.as_ref().is_none_or(|literals| literals.may_be_in(&object.content));
+        if matches.is_empty() && !passes {
             return;
         }
-        let content: &[u8] = if self.pass_contents { &object.content } else { &[] };
+        object.hash();
+        let content: &[u8] = if passes { &object.content } else { &[] };
         let answer = Answer::Object(Box::new(ObjectAnswer {
             session: SessionSeed::of(session),
             file: MatchedObject::new(&object),
@@ -92,15 +109,19 @@ impl SearchObjects {
         };
         let mut indicators = Indicators::default();
         rules.hashes.iter().for_each(|hash| indicators.read(hash));
+        let pass_if = rules.pass_if.iter().filter_map(|hex| unhex(hex)).collect::<Vec<_>>();
         let search = ObjectSearch { patterns: wanted.object_patterns()?, indicators };
         let objects = Searched {
             search,
             pass_contents: rules.pass_contents,
+            pass_if: LiteralFilter::new(&pass_if),
+            needs_hashes: !rules.hashes.is_empty(),
             out: BufWriter::new(std::io::stdout().lock()),
             summary: Summary::default(),
             failed: false,
         };
-        let mut protocols = Protocols::new(Collector::new(ObjectLimits::default(), objects));
+        let mut protocols =
+            Protocols::new(Collector::new(ObjectLimits { objects: OBJECTS_MAX, ..ObjectLimits::default() }, objects));
         let cause = if rules.of_recorder { Cause::Cut } else { Cause::Missing };
         let mut streams = Streams::default().with_cause(cause);
         let input: Box<dyn Read + Send> = Box::new(input);

@@ -1,6 +1,7 @@
 //! The side that feeds the process, and takes what it found.
 
 use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
 
-use super::super::yara::{Scan, YaraRules};
+use super::super::yara::{Scan, Unscanned, YaraRules};
 use super::frame::{self, Answer, ObjectAnswer, ObjectRules, Summary};
 use crate::verbs::packet_pipe::PacketPipe;
 use api::content::MatchedObject;
@@ -16,7 +17,11 @@ use base::interface::Interface;
 use base::packet::{InterfaceId, Packet};
 use formats::writer::{Format, Options};
 use hunt::{Kind, Match};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use streams::Session;
+
+/// Seconds after which contents are scanned, however few.
+const SCAN_AFTER_S: i64 = 1;
 
 /// A match in an object.
 pub(in super::super) struct FoundObject {
@@ -35,7 +40,7 @@ pub(in super::super) struct ObjectSearcher {
     pipe: PacketPipe,
     passed: Passed,
     found: Receiver<FoundObject>,
-    reader: JoinHandle<anyhow::Result<(Summary, u64)>>,
+    reader: JoinHandle<anyhow::Result<(Summary, Unscanned)>>,
 }
 
 impl ObjectSearcher {
@@ -75,6 +80,11 @@ impl ObjectSearcher {
         self.found.try_iter().for_each(each);
     }
 
+    /// Passes on the packets that wait, in a search that goes on.
+    pub(in super::super) fn catch_up(&mut self) {
+        let _ = self.pipe.pass();
+    }
+
     /// Ends the process, which is not asked any more.
     pub(in super::super) fn abandon(mut self) {
         let _ = self.child.kill();
@@ -82,8 +92,8 @@ impl ObjectSearcher {
         let _ = self.reader.join();
     }
 
-    /// Ends the input, and passes on the rest. Returns what was looked at, and how many objects YARA could not search.
-    pub(in super::super) fn end(mut self, each: &mut dyn FnMut(FoundObject)) -> anyhow::Result<(Summary, u64)> {
+    /// Ends the input, and passes on the rest. Returns what was looked at, and what YARA could not do.
+    pub(in super::super) fn end(mut self, each: &mut dyn FnMut(FoundObject)) -> anyhow::Result<(Summary, Unscanned)> {
         self.pipe.end();
         self.found.iter().for_each(each);
         let read = self.reader.join().map_err(|_| anyhow!("the search of objects ended early"))?;
@@ -99,11 +109,11 @@ impl ObjectSearcher {
 
 /// Reads what the process says to its end.
 fn read(
-    stdout: impl Read,
+    stdout: impl Read + AsFd,
     mut scan: Option<Scan<ObjectAnswer>>,
     passed: &Passed,
     found: &Sender<FoundObject>,
-) -> anyhow::Result<(Summary, u64)> {
+) -> anyhow::Result<(Summary, Unscanned)> {
     let mut input = BufReader::with_capacity(64 << 10, stdout);
     let told = |object: &ObjectAnswer, one: Match| {
         let interfaces = passed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,17 +123,25 @@ fn read(
         // If nobody waits for it any more, the search ends soon.
         let _ = found.send(FoundObject { session, one, file: Box::new(object.file.clone()) });
     };
-    while let Some((answer, content)) = frame::read_answer(&mut input).map_err(damaged)? {
+    loop {
+        // Contents that wait to be scanned together do not wait for further ones for long.
+        if let Some(scan) = scan.as_mut().filter(|scan| scan.has_items())
+            && input.buffer().is_empty()
+            && !is_readable(input.get_ref())?
+        {
+            scan.finish(&mut |object: &ObjectAnswer, one, _| told(object, one))?;
+        }
+        let Some((answer, content)) = frame::read_answer(&mut input).map_err(damaged)? else { break };
         let object = match answer {
             Answer::End(summary) => {
-                let failed = match &mut scan {
+                let unscanned = match &mut scan {
                     Some(scan) => {
                         scan.finish(&mut |object: &ObjectAnswer, one, _| told(object, one))?;
-                        scan.failed
+                        scan.unscanned
                     }
-                    None => 0,
+                    None => Unscanned::default(),
                 };
-                return Ok((summary, failed));
+                return Ok((summary, unscanned));
             }
             Answer::Object(object) => *object,
         };
@@ -152,6 +170,13 @@ fn read(
         }
     }
     Err(anyhow!("the process that searches objects said nothing at its end"))
+}
+
+/// Whether more comes soon.
+fn is_readable(input: &impl AsFd) -> anyhow::Result<bool> {
+    let mut waits = [PollFd::new(input, PollFlags::IN)];
+    let wait = Timespec { tv_sec: SCAN_AFTER_S, tv_nsec: 0 };
+    Ok(rustix::event::poll(&mut waits, Some(&wait)).context("cannot wait for the process that searches objects")? > 0)
 }
 
 fn damaged(error: io::Error) -> anyhow::Error {

@@ -10,9 +10,15 @@ use clap::Args;
 use crate::options::Common;
 use crate::terminal::printable::note;
 use daemon::sandbox::scanner;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What to do where the program is missing.
 pub(super) const MISSING_PROGRAM: &str = "there is no program yara: install the package yara";
+
+/// Seconds of a processor that a run may take, which ends earlier by its own clock.
+const CPU_S_MAX: u64 = 120;
+/// Bytes of a file that it may write: its errors.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The process that becomes yara
 #[derive(Debug, Args)]
@@ -32,6 +38,9 @@ impl ScanConfined {
     pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
         let program = program("yara").ok_or_else(|| anyhow!(MISSING_PROGRAM))?;
         std::env::set_current_dir(&self.folder)?;
+        for (what, most) in [(Resource::Cpu, CPU_S_MAX), (Resource::Fsize, FILE_BYTES_MAX), (Resource::Core, 0)] {
+            setrlimit(what, Rlimit { current: Some(most), maximum: Some(most) })?;
+        }
         if let Some(missing) = scanner::confine(&self.folder, &program)?
             && self.say_missing
         {

@@ -20,9 +20,14 @@ pub(super) struct RuleMatch {
     pub(super) end: u64,
 }
 
-/// The matches by the number of the file.
-pub(super) fn read(input: impl BufRead) -> BTreeMap<usize, Vec<RuleMatch>> {
+/// The matches by the number of the file, and how many were left out.
+pub(super) fn read(input: impl BufRead) -> (BTreeMap<usize, Vec<RuleMatch>>, u64) {
+    read_up_to(MATCHES_MAX, input)
+}
+
+fn read_up_to(most: usize, input: impl BufRead) -> (BTreeMap<usize, Vec<RuleMatch>>, u64) {
     let (mut files, mut current, mut count) = (BTreeMap::<usize, Vec<RuleMatch>>::new(), None, 0);
+    let mut left_out = 0;
     lines(input, |line| {
         if let Some(string) = string(line) {
             let rule = current.and_then(|file| files.get_mut(&file)).and_then(|rules| rules.last_mut());
@@ -37,15 +42,16 @@ pub(super) fn read(input: impl BufRead) -> BTreeMap<usize, Vec<RuleMatch>> {
         let Some((rule, file)) = line.split_once(' ').and_then(|(rule, file)| Some((rule, file.parse().ok()?))) else {
             return;
         };
-        if count < MATCHES_MAX {
+        if count < most {
             count += 1;
             current = Some(file);
             files.entry(file).or_default().push(RuleMatch { rule: rule.to_owned(), strings: Vec::new(), end: 0 });
         } else {
             current = None;
+            left_out += 1;
         }
     });
-    files
+    (files, left_out)
 }
 
 /// Passes lines, each cut at its limit.
@@ -78,7 +84,8 @@ mod tests {
     #[test]
     fn rules_and_strings_are_read_and_long_lines_are_cut() {
         let text = format!("one 3\n0x10:5:$a: hello\n0x20:2:$b: {}\ntwo 3\none 12\nnonsense\n", "x".repeat(9000));
-        let files = read(text.as_bytes());
+        let (files, left_out) = read(text.as_bytes());
+        assert_eq!((left_out, read_up_to(2, text.as_bytes()).1), (0, 1), "what is left out is counted");
         assert_eq!(files.keys().copied().collect::<Vec<_>>(), [3, 12]);
         let strings = vec![(16, 5, "$a".to_owned()), (32, 2, "$b".to_owned())];
         assert_eq!(files[&3][0], RuleMatch { rule: "one".to_owned(), strings, end: 34 });

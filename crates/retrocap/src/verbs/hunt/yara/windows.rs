@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::scan::{Scan, YaraRules};
+use super::scan::{Scan, Unscanned, YaraRules};
 use hunt::Match;
 use streams::{Event, PacketRef, Run, Sender, Session, Sink};
 
@@ -72,11 +72,28 @@ impl YaraStreams {
         self.failed.take().map_or_else(|| Ok(self.found.drain(..)), Err)
     }
 
-    /// Searches what is left. Returns how many windows could not be searched.
-    pub(in super::super) fn finish(&mut self) -> anyhow::Result<u64> {
+    /// Searches what is left. Returns what could not be done.
+    pub(in super::super) fn finish(&mut self) -> anyhow::Result<Unscanned> {
         let found = &mut self.found;
         self.scan.finish(&mut |place, one, end| found.extend(placed(place, one, end)))?;
-        Ok(self.scan.failed)
+        Ok(self.scan.unscanned)
+    }
+
+    /// Searches what has come since the last window of each direction, for a search that goes on.
+    pub(in super::super) fn catch_up(&mut self) -> anyhow::Result<()> {
+        let fresh: Vec<(u64, Sender)> = self
+            .windows
+            .iter()
+            .flat_map(|(number, (_, windows))| {
+                Sender::BOTH.map(|sender| (*number, sender, windows[sender.index()].fresh))
+            })
+            .filter(|(_, _, fresh)| *fresh > 0)
+            .map(|(number, sender, _)| (number, sender))
+            .collect();
+        for (number, sender) in fresh {
+            self.search(number, sender, OVERLAP_BYTES);
+        }
+        self.finish().map(drop)
     }
 
     fn run(&mut self, session: &Session, run: &Run<'_>) {
