@@ -53,7 +53,7 @@ pub(crate) fn hunt(scale: Scale) {
         ("1,000 texts", &many, "<= 2.5 s"),
         ("100,000 addresses", &["--ioc", indicators], "<= 0.2 s"),
         ("100 YARA rules, in streams", &["--yara", rules, "--in", "stream"], "<= 4 s"),
-        ("100 YARA rules, in streams and objects", &["--yara", rules], ""),
+        ("100 YARA rules, in streams and objects", &["--yara", rules], "<= 4 s"),
     ] {
         if question.contains(&"--yara") && !have("yara") {
             skipped(what, "yara is not installed");
