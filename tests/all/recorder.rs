@@ -26,6 +26,7 @@ mod over_tls;
 mod pressure;
 mod privacy;
 mod process_names;
+mod process_places;
 mod readers;
 mod remote;
 mod replaying;

@@ -156,7 +156,7 @@ question! {
         app: AppFilter = "app", example "modbus:write"
             => "Only sessions of this protocol, or with a message of this kind, as far as their packets are still kept. Lines then have the protocol and the words of the session; any lists all sessions with them. The recorder reads the packets of the selection for this; one client does so at a time. Not together with by or after.";
         by: By = "by"
-            => "Sums in place of sessions: by host (a session counts at both ends), by pair of hosts, by port of the responder, or by process of this host, where processes are named. Sessions count whole, also where they began before the window.";
+            => "Sums in place of sessions: by host (a session counts at both ends), by pair of hosts, by port of the responder, by process of this host or by its container, where processes are named. Sessions count whole, also where they began before the window.";
     }
 }
 

@@ -206,8 +206,8 @@ words!(Format, "pcapng or pcap", "pcapng" => Format::Pcapng, "pcap" => Format::P
 words!(Precision, "nano or micro", "nano" => Precision::Nano, "micro" => Precision::Micro);
 words!(Tier, "memory or disk", "memory" => Tier::Memory, "disk" => Tier::Disk);
 words!(
-    By, "host, peer, port or process",
-    "host" => By::Host, "peer" => By::Peer, "port" => By::Port, "process" => By::Process,
+    By, "host, peer, port, process or container",
+    "host" => By::Host, "peer" => By::Peer, "port" => By::Port, "process" => By::Process, "container" => By::Container,
 );
 words!(
     Sort, "newest, start, last, bytes, packets, duration, out or in",

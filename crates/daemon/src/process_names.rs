@@ -19,6 +19,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 use super::error::{Error, system};
 use super::priority;
+use processes::conntrack::Conntrack;
 use processes::report::{LINE_BYTES_MAX, Report};
 use processes::table::SocketTable;
 use processes::tracer::Tracer;
@@ -87,6 +88,7 @@ impl Watcher {
 /// When the kernel does not list its sockets.
 pub fn watch() -> std::io::Result<()> {
     let tracer = Tracer::new(Path::new("/proc"));
+    let conntrack = Conntrack::open();
     restrict();
     // After the change of privileges, which would undo it.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
@@ -96,8 +98,10 @@ pub fn watch() -> std::io::Result<()> {
         Ok(tracer) => (Some(tracer), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let watcher = processes::watcher::Watcher::new(Path::new("/proc"))?.with_tracer(tracer);
-    watcher.run(why_untraced, std::io::stdout().lock())
+    let why_no_nat = conntrack.as_ref().err().map(|error| format!("connection tracking cannot be read: {error}"));
+    let watcher = processes::watcher::Watcher::new(Path::new("/proc"))?;
+    let watcher = watcher.with_tracer(tracer).with_conntrack(conntrack.ok());
+    watcher.run(why_untraced, why_no_nat, std::io::stdout().lock())
 }
 
 /// Drops all privileges but those that are needed. What cannot be dropped does not keep it from its work.

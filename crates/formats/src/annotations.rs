@@ -4,10 +4,12 @@
 //! the form in which pcapng stores them. Annotations that are not kept are counted by kind, so that an export can
 //! report their loss.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::constants::OPTION_COMMENT;
 use super::statistics::InterfaceStatistics;
 use base::counted::counted;
 use base::packet::{InterfaceId, Packet};
@@ -17,6 +19,9 @@ use base::time::Timestamp;
 pub const BYTES_MAX: usize = 32 << 20;
 /// The number of leading packet bytes that identify a packet, beside its time, interface and length.
 const RECOGNISED_BY_BYTES: usize = 32;
+
+/// Approximate size in bytes of a packet's annotation beside its options.
+const PACKET_OVERHEAD_BYTES: usize = 96;
 
 /// The maximum size in bytes of a block that is read only to count what is in it.
 const COUNTED_BYTES_MAX: usize = 1 << 20;
@@ -109,6 +114,22 @@ pub struct PacketAnnotation {
     pub options: Vec<u8>,
 }
 
+impl PacketAnnotation {
+    /// The comments.
+    pub fn comments(&self) -> impl Iterator<Item = &str> {
+        let mut rest = self.options.as_slice();
+        std::iter::from_fn(move || {
+            let (header, after) = rest.split_first_chunk::<4>()?;
+            let code = u16::from_ne_bytes([header[0], header[1]]);
+            let length = usize::from(u16::from_ne_bytes([header[2], header[3]]));
+            let value = after.get(..length)?;
+            rest = after.get(length.next_multiple_of(4)..).unwrap_or_default();
+            Some((code, value))
+        })
+        .filter_map(|(code, value)| (code == OPTION_COMMENT).then(|| std::str::from_utf8(value).ok())?)
+    }
+}
+
 impl Annotations {
     /// Annotations that are counted and not kept, so that they take no memory.
     pub(crate) fn counting() -> Self {
@@ -132,10 +153,18 @@ impl Annotations {
     /// Removes and returns the annotation of a packet. Packets with the same fingerprint get their annotations in file
     /// order.
     pub fn take(&mut self, packet: &Packet<'_>) -> Option<PacketAnnotation> {
-        if self.packets.is_empty() {
-            return None;
+        if self.packets.is_empty() { None } else { self.take_by(fingerprint(packet)) }
+    }
+
+    /// As [`take`](Self::take), for a packet that is gone.
+    pub fn take_by(&mut self, fingerprint: u64) -> Option<PacketAnnotation> {
+        let Entry::Occupied(mut queue) = self.packets.entry(fingerprint) else { return None };
+        let annotation = queue.get_mut().pop_front()?;
+        self.bytes = self.bytes.saturating_sub(annotation.options.len() + PACKET_OVERHEAD_BYTES);
+        if queue.get().is_empty() {
+            queue.remove();
         }
-        self.packets.get_mut(&fingerprint(packet))?.pop_front()
+        Some(annotation)
     }
 
     /// Returns the number of packet annotations that were not taken.
@@ -198,17 +227,15 @@ impl Annotations {
     }
 
     pub(crate) fn add_packet(&mut self, packet: &Packet<'_>, annotation: PacketAnnotation) {
-        const OVERHEAD_BYTES: usize = 96;
-
         self.found_one("packet options");
-        if self.room_for("packet options", annotation.options.len() + OVERHEAD_BYTES) {
+        if self.room_for("packet options", annotation.options.len() + PACKET_OVERHEAD_BYTES) {
             self.packets.entry(fingerprint(packet)).or_default().push_back(annotation);
         }
     }
 }
 
 /// Returns a hash that identifies a packet when it is read from the store.
-fn fingerprint(packet: &Packet<'_>) -> u64 {
+pub fn fingerprint(packet: &Packet<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (packet.time.0, packet.interface.0, packet.original_len).hash(&mut hasher);
     packet.data.get(..RECOGNISED_BY_BYTES).unwrap_or(packet.data).hash(&mut hasher);

@@ -117,7 +117,7 @@ export function detail(place, app) {
       ['Names', words(flow)], ['Community ID', flow.community_id],
       ['Process', flow.process && `${flow.process.name || ''} (${flow.process.pid}${flow.process.path ? `, ${flow.process.path}` : ''}${flow.process.uid === undefined ? '' : `, uid ${flow.process.uid}`})${flow.process.end ? `, the ${flow.process.end}` : ''}`],
       ['Process not named', flow.process ? '' : flow.process_unknown],
-      ['Container', flow.process?.container],
+      ['Container', flow.process?.container], ['Unit', flow.process?.unit], ['At the other end', flow.other_process && `${flow.other_process.name || ''} (${flow.other_process.pid}) ${flow.other_process.container || ''}`],
     ];
     return facts(rows);
   }

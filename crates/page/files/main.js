@@ -62,7 +62,7 @@ export function narrow() {
   for (const text of terms('not')) { const one = term(text); if (one) tests.push({ ...one, negative: true }); }
   if (understood.kind === 'terms') tests.push(...understood.terms);
   const decide = tests.map((one) => ({ negative: Boolean(one.negative), is: one.test(store, app.end.interfaces) }));
-  const server = understood.kind === 'name' || understood.kind === 'process' || understood.kind === 'expression';
+  const server = ['name', 'process', 'container', 'expression'].includes(understood.kind);
   const kept = new Uint32Array(store.count);
   let count = 0;
   const { first, last } = store;
@@ -106,7 +106,7 @@ async function find(since) {
   let listed = 0;
   try {
     if (understood.kind !== 'expression') {
-      await api.lines('GET /v1/flows', { name: understood.name, process: understood.process, since, limit: FOUND_MAX }, (flow) => {
+      await api.lines('GET /v1/flows', { name: understood.name, process: understood.process, container: understood.container, since, limit: FOUND_MAX }, (flow) => {
         listed += 1;
         const row = store.findId(flow.id);
         if (row >= 0) found.add(row);

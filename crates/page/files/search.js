@@ -77,12 +77,14 @@ function both(store, a, b) {
   return (row) => (a[store.originator[row]] && b[store.responder[row]]) || (b[store.originator[row]] && a[store.responder[row]]);
 }
 
-// How a text is understood: { kind: 'none' | 'terms' | 'name' | 'process' | 'expression', words, terms }.
+// How a text is understood: { kind: 'none' | 'terms' | 'name' | 'process' | 'container' | 'expression', words, terms }.
 export function understand(text) {
   const trimmed = text.trim();
   if (!trimmed) return { kind: 'none', words: '' };
   const process = /^process:(\S.*)$/.exec(trimmed);
   if (process) return { kind: 'process', process: process[1], words: `sessions of the process ${process[1]}` };
+  const container = /^container:(\S.*)$/.exec(trimmed);
+  if (container) return { kind: 'container', container: container[1], words: `sessions of the container ${container[1]}` };
   const pieces = trimmed.split(/\s+/);
   const terms = pieces.map(term);
   if (terms.every(Boolean)) {

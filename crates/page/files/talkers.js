@@ -1,4 +1,4 @@
-// Who talked: hosts, pairs, ports, applications and processes of the sessions in the list, with bars for out and in.
+// Who talked: hosts, pairs, ports, applications, processes and containers of the sessions in the list, with bars for out and in.
 
 import * as api from './api.js';
 import { bytes, exact, number } from './format.js';
@@ -6,7 +6,7 @@ import { protocolName } from './store.js';
 import { addTerm, change, state } from './state.js';
 import { button, el, say } from './ui.js';
 
-const KINDS = [['', 'Hosts'], ['pair', 'Pairs'], ['port', 'Ports'], ['app', 'Applications'], ['process', 'Processes']];
+const KINDS = [['', 'Hosts'], ['pair', 'Pairs'], ['port', 'Ports'], ['app', 'Applications'], ['process', 'Processes'], ['container', 'Containers']];
 const SHOWN = 40, EVERY_MS = 1500, PROCESSES_MS = 15000;
 const SERVICES = { 20: 'ftp-data', 21: 'ftp', 22: 'ssh', 23: 'telnet', 25: 'smtp', 53: 'dns', 67: 'dhcp', 68: 'dhcp', 69: 'tftp', 80: 'http', 88: 'kerberos',
   102: 's7comm', 110: 'pop3', 111: 'sunrpc', 123: 'ntp', 137: 'netbios', 138: 'netbios', 139: 'smb', 143: 'imap', 161: 'snmp', 389: 'ldap', 443: 'https', 445: 'smb',
@@ -97,13 +97,15 @@ export function talkers(place, app) {
       .map((sum) => ({ ...sum, term: sum.terms.every((key) => key % 65536 === sum.terms[0] % 65536) ? term(sum) : null }));
   }
 
-  // Processes, which only the recorder knows: it sums up all sessions of the window.
-  async function processes() {
+  // Processes and containers, which only the recorder knows: it sums up all sessions of the window.
+  async function processes(by) {
     const all = [];
     const filter = app.understood.kind === 'expression' ? app.understood.expression : undefined;
-    const end = await api.lines('GET /v1/flows', { by: 'process', sort: 'bytes', since: state.since, until: state.until, filter }, (sum) => {
-      const name = sum.process || '(not known)';
-      all.push({ name, out: sum.bytes.out, into: sum.bytes.in, count: sum.sessions, find: sum.process ? `process:${sum.process}` : null });
+    const end = await api.lines('GET /v1/flows', { by, sort: 'bytes', since: state.since, until: state.until, filter }, (sum) => {
+      const known = sum[by], name = known || '(not known)';
+      // "host" stands for processes in no container, which cannot be asked for.
+      const find = known && !(by === 'container' && known === 'host') ? `${by}:${known}` : null;
+      all.push({ name, out: sum.bytes.out, into: sum.bytes.in, count: sum.sessions, find });
     });
     const sessions = end['retrocap-sessions'] || 0;
     note.textContent = [`All ${number(Number(sessions))} sessions of the window${filter ? ' that match' : ''}; terms narrow the list alone.`, end['retrocap-note']].filter(Boolean).join(' ');
@@ -155,12 +157,12 @@ export function talkers(place, app) {
     timer = setTimeout(async () => {
       drawn = performance.now();
       const kind = state.by;
-      if (kind === 'process') {
+      if (kind === 'process' || kind === 'container') {
         const question = `${kind} ${state.since} ${state.until} ${state.q} ${app.loaded} ${Math.floor(performance.now() / PROCESSES_MS)}`;
         if (question === asked) return;
         asked = question;
         try {
-          draw(await processes());
+          draw(await processes(kind));
         } catch (error) {
           list.replaceChildren();
           note.textContent = error.message;

@@ -4,6 +4,8 @@
 //
 //   connect4/6, sendmsg4/6, post_bind4/6   run in the process itself: note it as the owner of the socket
 //   sockops                                a TCP connection gets its local port (before its SYN), and is closed
+//   getpeername4/6                         run in the process that accepts a connection and asks for its other end
+//   sock_create                            runs in the process that opens a raw or an ICMP socket
 //   sock_release                           a UDP socket is closed, so that both its ends are known
 //
 // A process is described once, when it first appears: name, path and cgroup are copied here, because a process that
@@ -20,8 +22,11 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+#define SOCK_RAW 3
+#define IPPROTO_ICMP 1
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_ICMPV6 58
 
 // A path has at most so many parts, mount points included, and a cgroup so many. Longer parts are cut.
 #define PATH_DEPTH 20
@@ -72,9 +77,22 @@ struct kernfs_node___old {
 struct cgroup {
 	struct kernfs_node *kn;
 } KERNEL;
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+} KERNEL;
+
+// One entry for each controller.
 struct css_set {
+	struct cgroup_subsys_state *subsys[1];
 	struct cgroup *dfl_cgrp;
 } KERNEL;
+
+// The values are those of the running kernel; where it lacks a controller, it has no value.
+enum cgroup_subsys_id {
+	pids_cgrp_id = 0,
+	memory_cgrp_id = 1,
+	devices_cgrp_id = 2,
+};
 struct task_struct {
 	int tgid;
 	struct task_struct *group_leader;
@@ -131,6 +149,8 @@ struct process_event {
 	// The parts of the path and of the cgroup, from the last to the first. Some are empty.
 	char path[PATH_DEPTH][PART_BYTES];
 	char cgroup[CGROUP_DEPTH][PART_BYTES];
+	// The same of a hierarchy of version 1, which is where a hybrid system names containers.
+	char cgroup_v1[CGROUP_DEPTH][PART_BYTES];
 };
 
 struct socket_event {
@@ -139,7 +159,10 @@ struct socket_event {
 	__u8 protocol;
 	__u16 local_port;
 	__u16 remote_port;
-	__u16 reserved[3];
+	// Whether it is a raw or an ICMP socket, which has no ports.
+	__u8 is_raw;
+	__u8 reserved[5];
+	__u64 cookie;
 	__u64 since_ns;
 	__u64 now_ns;
 	__u64 namespace;
@@ -219,14 +242,65 @@ static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
 	return BPF_CORE_READ((struct kernfs_node___old *)node, parent);
 }
 
-static __always_inline void describe_cgroup(struct process_event *event, struct task_struct *task)
+static __always_inline void describe_cgroup(char (*parts)[PART_BYTES], struct kernfs_node *node)
 {
-	struct kernfs_node *node = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
 	for (int depth = 0; depth < CGROUP_DEPTH; depth++) {
-		event->cgroup[depth][0] = 0;
-		bpf_probe_read_kernel_str(event->cgroup[depth], PART_BYTES, BPF_CORE_READ(node, name));
+		parts[depth][0] = 0;
+		bpf_probe_read_kernel_str(parts[depth], PART_BYTES, BPF_CORE_READ(node, name));
 		node = parent_of(node);
 	}
+}
+
+// The cgroup of a controller, unless it is the root.
+static __always_inline struct kernfs_node *controller_cgroup(struct css_set *set, __u64 controller)
+{
+	struct cgroup_subsys_state *state = 0;
+	void *states = (void *)set + bpf_core_field_offset(struct css_set, subsys);
+
+	bpf_probe_read_kernel(&state, sizeof(state), states + controller * sizeof(state));
+	struct kernfs_node *node = BPF_CORE_READ(state, cgroup, kn);
+	return parent_of(node) ? node : 0;
+}
+
+static __always_inline struct kernfs_node *cgroup_v1(struct css_set *set)
+{
+	struct kernfs_node *node = 0;
+
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id))
+		node = controller_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id));
+	if (!node && bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		node = controller_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
+	if (!node && bpf_core_enum_value_exists(enum cgroup_subsys_id, devices_cgrp_id))
+		node = controller_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id, devices_cgrp_id));
+	return node;
+}
+
+// Describes a process. A function of its own, so that the programs share it.
+static __attribute__((noinline)) int describe(struct process_key *key)
+{
+	__u32 zero = 0;
+	struct process_event *event = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!event || !key)
+		return 0;
+	struct task_struct *thread = (void *)bpf_get_current_task();
+	struct task_struct *task = BPF_CORE_READ(thread, group_leader);
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+
+	event->kind = PROCESS;
+	event->process = *key;
+	event->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	BPF_CORE_READ_INTO(&event->comm, task, comm);
+	describe_path(event, task);
+	describe_cgroup(event->cgroup, BPF_CORE_READ(set, dfl_cgrp, kn));
+	describe_cgroup(event->cgroup_v1, cgroup_v1(set));
+	if (bpf_ringbuf_output(&events, event, sizeof(*event), BPF_RB_NO_WAKEUP)) {
+		count_lost();
+		return 0;
+	}
+	__u8 one = 1;
+	bpf_map_update_elem(&described, key, &one, BPF_ANY);
+	return 0;
 }
 
 // The process that runs now. Describes it if it is new.
@@ -242,24 +316,8 @@ static __always_inline struct process_key current_process(void)
 	struct task_struct___exec *exec = (void *)task;
 	bpf_core_read(&key.exec_id, bpf_core_field_size(exec->self_exec_id) == 4 ? 4 : 8, &exec->self_exec_id);
 
-	if (bpf_map_lookup_elem(&described, &key))
-		return key;
-	__u32 zero = 0;
-	struct process_event *event = bpf_map_lookup_elem(&scratch, &zero);
-	if (!event)
-		return key;
-	event->kind = PROCESS;
-	event->process = key;
-	event->ppid = BPF_CORE_READ(task, real_parent, tgid);
-	BPF_CORE_READ_INTO(&event->comm, task, comm);
-	describe_path(event, task);
-	describe_cgroup(event, task);
-	if (bpf_ringbuf_output(&events, event, sizeof(*event), BPF_RB_NO_WAKEUP)) {
-		count_lost();
-		return key;
-	}
-	__u8 one = 1;
-	bpf_map_update_elem(&described, &key, &one, BPF_ANY);
+	if (!bpf_map_lookup_elem(&described, &key))
+		describe(&key);
 	return key;
 }
 
@@ -351,7 +409,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 
 static __always_inline int binds(struct bpf_sock *ctx, __u32 family)
 {
-	if (!is_of_interest(ctx->protocol))
+	if (!is_of_interest(ctx->protocol) || ctx->type == SOCK_RAW)
 		return 1;
 	struct owner owner = note_owner(bpf_get_socket_cookie(ctx));
 	struct socket_event event = { .kind = OPENED };
@@ -373,6 +431,68 @@ SEC("cgroup/post_bind6")
 int post_bind6(struct bpf_sock *ctx)
 {
 	return binds(ctx, AF_INET6);
+}
+
+// accept() with room for an address runs this on the new socket, and getpeername() on any. A connection that the process
+// opened itself has its owner already.
+static __always_inline int asks_for_peer(struct bpf_sock_addr *ctx)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct bpf_sock *sock = ctx->sk;
+
+	if (ctx->protocol != IPPROTO_TCP || !sock || bpf_map_lookup_elem(&owners, &cookie))
+		return 1;
+	struct owner owner = note_owner(cookie);
+	struct socket_event event = { .kind = OPENED };
+	event.since_ns = event.now_ns = owner.since_ns;
+	event.namespace = bpf_get_netns_cookie(ctx);
+	event.process = owner.process;
+	__u32 family = sock->family;
+	local_end(&event, sock, family);
+	event.remote_port = bpf_ntohs(sock->dst_port);
+	if (family == AF_INET) {
+		event.remote[0] = sock->dst_ip4;
+	} else {
+		event.remote[0] = sock->dst_ip6[0];
+		event.remote[1] = sock->dst_ip6[1];
+		event.remote[2] = sock->dst_ip6[2];
+		event.remote[3] = sock->dst_ip6[3];
+	}
+	if (event.remote_port)
+		submit(&event);
+	return 1;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	return asks_for_peer(ctx);
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	return asks_for_peer(ctx);
+}
+
+static __always_inline int is_raw(struct bpf_sock *sock)
+{
+	return sock->type == SOCK_RAW || sock->protocol == IPPROTO_ICMP || sock->protocol == IPPROTO_ICMPV6;
+}
+
+SEC("cgroup/sock_create")
+int creates(struct bpf_sock *ctx)
+{
+	if (!is_raw(ctx) || (ctx->family != AF_INET && ctx->family != AF_INET6))
+		return 1;
+	struct socket_event event = { .kind = OPENED, .family = ctx->family, .protocol = ctx->protocol, .is_raw = 1 };
+	event.cookie = bpf_get_socket_cookie(ctx);
+	struct owner owner = note_owner(event.cookie);
+	event.since_ns = event.now_ns = owner.since_ns;
+	event.namespace = bpf_get_netns_cookie(ctx);
+	event.process = owner.process;
+	submit(&event);
+	return 1;
 }
 
 // A TCP connection of a known owner.
@@ -411,6 +531,9 @@ SEC("sockops")
 int changes(struct bpf_sock_ops *ctx)
 {
 	switch (ctx->op) {
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+		break;
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		connection(ctx, OPENED);
 		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -434,9 +557,11 @@ int releases(struct bpf_sock *ctx)
 	struct sock *sock = (void *)ctx;
 	__u16 remote_port = BPF_CORE_READ(sock, __sk_common.skc_dport);
 	// A connection goes on after its descriptor is closed, until it is closed itself.
-	if (ctx->protocol == IPPROTO_TCP && remote_port)
+	if (ctx->protocol == IPPROTO_TCP && remote_port && ctx->type != SOCK_RAW)
 		return 1;
 	struct socket_event event = { .kind = CLOSED, .family = ctx->family, .protocol = ctx->protocol };
+	event.is_raw = is_raw(ctx);
+	event.cookie = cookie;
 	event.since_ns = owner->since_ns;
 	event.now_ns = bpf_ktime_get_ns();
 	event.namespace = bpf_get_netns_cookie(ctx);

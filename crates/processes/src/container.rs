@@ -19,16 +19,24 @@ pub struct Cgroup {
 impl Cgroup {
     /// Reads the text of `/proc/PID/cgroup`.
     pub fn read(text: &str) -> Self {
-        let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        let (unified, others): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("0:"));
+        let paths = unified.into_iter().chain(others).filter_map(|line| line.splitn(3, ':').nth(2));
         // The unified hierarchy has the number 0; in a hybrid system, another hierarchy may name the container.
         let mut found = Self::default();
         for path in paths {
-            let one = Self::of_path(path);
-            found.container = found.container.or(one.container);
-            found.pod = found.pod.or(one.pod);
-            found.unit = found.unit.or(one.unit);
+            found = found.or(Self::of_path(path));
         }
         found
+    }
+
+    /// What another hierarchy names is taken from it where this one names none.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            container: self.container.or(other.container),
+            pod: self.pod.or(other.pod),
+            unit: self.unit.or(other.unit),
+        }
     }
 
     /// Reads the path of one cgroup. If containers are nested, the innermost counts.

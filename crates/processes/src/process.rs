@@ -18,8 +18,29 @@ pub enum Certainty {
     Socket,
     /// The process had the only socket that could receive packets for this address and port.
     Port,
+    /// Several processes of one program had the socket, such as the workers of a server. Which of them is not known.
+    Program,
     /// Only the user is known: no process could be seen with the socket.
     UserOnly,
+}
+
+impl Certainty {
+    const ALL: [Self; 4] = [Self::Socket, Self::Port, Self::Program, Self::UserOnly];
+
+    /// Its word in JSON, in comments and in the log of sessions.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Port => "port",
+            Self::Program => "program",
+            Self::UserOnly => "user_only",
+        }
+    }
+
+    /// The certainty with this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.word() == word)
+    }
 }
 
 /// The method that found a process.
@@ -30,6 +51,21 @@ pub enum Source {
     Ebpf,
     /// Scans of `sock_diag` and `/proc`, which see sockets that live long enough.
     SockDiag,
+}
+
+impl Source {
+    /// Its word in JSON, in comments and in the log of sessions.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::SockDiag => "sock_diag",
+        }
+    }
+
+    /// The source with this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Ebpf, Self::SockDiag].into_iter().find(|one| one.word() == word)
+    }
 }
 
 /// The process of a session.
@@ -53,6 +89,9 @@ pub struct Process {
     pub pod: Option<String>,
     /// Its systemd unit.
     pub unit: Option<String>,
+    /// Whether it is in another network namespace than the recorder, such as that of a container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub other_namespace: bool,
     /// The method that found it.
     pub source: Source,
     /// The certainty of the attribution.
@@ -72,6 +111,7 @@ impl Process {
             container: None,
             pod: None,
             unit: None,
+            other_namespace: false,
             source: Source::SockDiag,
             certainty: Certainty::UserOnly,
         }
@@ -101,6 +141,7 @@ impl Process {
             container: cgroup.container,
             pod: cgroup.pod,
             unit: cgroup.unit,
+            other_namespace: false,
             source: Source::SockDiag,
             certainty: Certainty::Socket,
         }
@@ -136,6 +177,40 @@ impl Process {
             || is_start(id)
             || self.pod.as_deref() == Some(wanted)
             || self.unit.as_deref() == Some(wanted)
+    }
+
+    /// One of several processes of its program, of which `other` is another.
+    #[must_use]
+    pub(crate) fn of_program(mut self, other: &Self) -> Self {
+        (self.pid, self.ppid, self.start_ticks) = (None, None, None);
+        for (mine, others) in [
+            (&mut self.name, &other.name),
+            (&mut self.container, &other.container),
+            (&mut self.pod, &other.pod),
+            (&mut self.unit, &other.unit),
+        ] {
+            if mine != others {
+                *mine = None;
+            }
+        }
+        self.certainty = Certainty::Program;
+        self
+    }
+
+    /// It in a few words: `curl 812 docker:0123456789ab`, or `uid 1000` if only the user is known.
+    pub fn briefly(&self) -> String {
+        let mut words: Vec<String> = self.name.iter().cloned().collect();
+        words.extend(self.pid.map(|pid| pid.to_string()));
+        if words.is_empty() {
+            words.push(self.path.clone().unwrap_or_else(|| format!("uid {}", self.uid)));
+        }
+        words.extend(self.container.clone());
+        words.join(" ")
+    }
+
+    /// Where it runs: its container, or else its systemd unit, or else `host`.
+    pub fn place(&self) -> &str {
+        self.container.as_deref().or(self.unit.as_deref()).unwrap_or("host")
     }
 
     /// Its size in a table, in bytes.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conntrack::Translation;
 use crate::process::{Process, Source};
 use crate::sockets::Protocol;
 
@@ -30,6 +31,35 @@ pub enum Report {
         /// The socket.
         socket: SocketName,
     },
+    /// A raw or an ICMP socket was opened.
+    RawOpened {
+        /// The time, in nanoseconds since 1970.
+        time_ns: u64,
+        /// Its identity.
+        id: u64,
+        /// The number of its IP protocol.
+        protocol: u8,
+        /// Whether it is of IPv6.
+        is_v6: bool,
+        /// Its process.
+        process: Box<Process>,
+    },
+    /// A raw or an ICMP socket was closed.
+    RawClosed {
+        /// The time, in nanoseconds since 1970.
+        time_ns: u64,
+        /// Its identity.
+        id: u64,
+    },
+    /// NAT begins or ends to translate a connection.
+    Translated {
+        /// The time, in nanoseconds since 1970.
+        time_ns: u64,
+        /// The connection.
+        translation: Translation,
+    },
+    /// Why NAT is not seen; `None` if it is.
+    NatUnseen(Option<String>),
     /// Addresses of this host, which replace those reported before.
     Addresses(Vec<std::net::IpAddr>),
     /// The best method in use, and why it is not a better one.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
@@ -32,17 +32,14 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// All scanned protocols. UDP-Lite, DCCP and SCTP are left out; raw and ICMP sockets have no ports.
-    Raw,
 }
 
 impl Protocol {
-    /// The number of the IP protocol; raw sockets have several.
+    /// The number of the IP protocol.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
-            Self::Raw => 255,
         }
     }
 }
@@ -172,4 +169,10 @@ fn socket(message: &[u8], protocol: Protocol) -> Option<Socket> {
         uid: u32_at(64),
         inode: u32_at(68),
     })
+}
+
+/// The time, in nanoseconds since 1970.
+pub(crate) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use crate::lifetime::SessionLifetime;
 use crate::process::{Certainty, Process, Source};
+use crate::raw::{RawOwner, RawSightings};
 use crate::report::{Report, SocketName};
 use crate::sockets::Protocol;
+use crate::translations::{OtherSide, Translations};
 
-/// Time after the last sight of a socket during which its packets can still arrive, such as those that close it.
-const LINGER_NS: u64 = 1_000_000_000;
 /// Maximum number of stored addresses of this host.
 const ADDRESSES_MAX: usize = 4096;
 /// Size of a socket without its process, including its map entries, in bytes.
@@ -31,8 +32,14 @@ struct Inner {
     addresses: HashSet<IpAddr>,
     method: Option<(Source, Option<String>)>,
     bytes: usize,
+    raw: RawSightings,
+    translations: Translations,
+    nat_unseen: Option<String>,
     counts: Counts,
 }
+
+/// Raw sockets and translations take this part of the bytes each, at most.
+const PART_DIVISOR: usize = 8;
 
 /// A socket, and the time during which it was seen.
 #[derive(Clone, Debug)]
@@ -41,24 +48,6 @@ struct SocketSighting {
     /// `u64::MAX` while it is open.
     last_ns: u64,
     process: Arc<Process>,
-}
-
-/// The lifetime of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionLifetime {
-    /// The time of its first packet, in nanoseconds since 1970.
-    pub first_ns: u64,
-    /// The time of its last packet.
-    pub last_ns: u64,
-    /// Whether it was closed, so that a socket that appears later is another one.
-    pub closed: bool,
-}
-
-impl SessionLifetime {
-    /// The latest possible time of the first sight of its socket.
-    fn seen_until_ns(self) -> u64 {
-        if self.closed { self.last_ns } else { self.last_ns.saturating_add(LINGER_NS) }
-    }
 }
 
 /// Counts of a table.
@@ -84,6 +73,16 @@ impl SocketTable {
         match report {
             Report::Open { time_ns, socket, process } => inner.open(time_ns, socket, *process, self.bytes_max),
             Report::Closed { time_ns, socket } => inner.close(time_ns, &socket),
+            Report::RawOpened { time_ns, id, protocol, is_v6, process } => {
+                let most = self.bytes_max / PART_DIVISOR;
+                inner.counts.forgotten += inner.raw.open(time_ns, id, (protocol, is_v6), *process, most);
+            }
+            Report::RawClosed { time_ns, id } => inner.raw.close(time_ns, id),
+            Report::Translated { time_ns, translation } => {
+                let most = self.bytes_max / PART_DIVISOR;
+                inner.counts.forgotten += inner.translations.take(time_ns, translation, most);
+            }
+            Report::NatUnseen(why) => inner.nat_unseen = why,
             Report::Addresses(addresses) => inner.addresses = addresses.into_iter().take(ADDRESSES_MAX).collect(),
             Report::Method(source, why) => inner.method = Some((source, why)),
             Report::Lost(lost) => inner.counts.lost = lost,
@@ -96,6 +95,7 @@ impl SocketTable {
         for sight in inner.sockets.values_mut().flatten() {
             sight.last_ns = sight.last_ns.min(time_ns.max(sight.first_ns));
         }
+        inner.raw.end(time_ns);
     }
 
     /// The processes of a session at its two ends, as far as they are on this host: the originator's, then the
@@ -110,6 +110,21 @@ impl SocketTable {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let find = |local, remote| inner.find(SocketName { protocol, local, remote }, lived);
         [find(originator, responder), find(responder, originator)]
+    }
+
+    /// Who could have sent the packets of a session without ports.
+    pub fn of_raw_session(&self, protocol: u8, is_v6: bool, lived: SessionLifetime) -> RawOwner {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).raw.find(protocol, is_v6, lived)
+    }
+
+    /// A session as it is on the other side of a NAT; `None` if nothing translates it.
+    pub fn other_side(&self, protocol: u8, ends: [SocketAddr; 2], lived: SessionLifetime) -> Option<OtherSide> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).translations.find(protocol, ends, lived)
+    }
+
+    /// Why NAT is not seen; `None` if it is.
+    pub fn nat_unseen(&self) -> Option<String> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).nat_unseen.clone()
     }
 
     /// Whether an address is known to belong to this host.
@@ -131,11 +146,15 @@ impl SocketTable {
 
     /// Bytes in use, at most those of [`Self::new`].
     pub fn bytes(&self) -> usize {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes_of_all()
     }
 }
 
 impl Inner {
+    fn bytes_of_all(&self) -> usize {
+        self.bytes + self.raw.bytes + self.translations.bytes()
+    }
+
     fn open(&mut self, time_ns: u64, socket: SocketName, process: Process, bytes_max: usize) {
         let cost = SOCKET_BYTES + process.bytes();
         if cost > bytes_max {
@@ -143,7 +162,7 @@ impl Inner {
             return;
         }
         self.close(time_ns, &socket);
-        while self.bytes + cost > bytes_max && self.forget_oldest() {}
+        while self.bytes_of_all() + cost > bytes_max && self.forget_oldest() {}
         self.bytes += cost;
         self.order.push_back((socket, time_ns));
         let sight = SocketSighting { first_ns: time_ns, last_ns: u64::MAX, process: Arc::new(process) };
@@ -202,7 +221,7 @@ impl Inner {
             }
         }
         found.map(|process| match process.certainty {
-            Certainty::UserOnly => process.clone(),
+            Certainty::UserOnly | Certainty::Program => process.clone(),
             _ => Process { certainty: Certainty::Port, ..process.clone() },
         })
     }

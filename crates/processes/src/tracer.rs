@@ -28,6 +28,8 @@ const PROCESSES_MAX: usize = 16_384;
 /// Maximum number of sockets that wait to be reported. Beyond that, events stay in the ring buffer, which counts those that
 /// find no room.
 const WAITING_MAX: usize = 65_536;
+/// Maximum number of own sockets whose events are waited for.
+const OWN_SOCKETS_MAX: usize = 16;
 /// Maximum number of events that are read until the first own one.
 const EVENTS_AT_START_MAX: usize = 65_536;
 /// Clock ticks of `/proc/PID/stat` are hundredths of a second (`USER_HZ`).
@@ -103,6 +105,23 @@ pub struct TracedSocket {
     pub process: Arc<Process>,
 }
 
+/// A change of a raw or an ICMP socket of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracedRaw {
+    /// Its identity.
+    pub id: u64,
+    /// The number of its IP protocol.
+    pub protocol: u8,
+    /// Whether it is of IPv6.
+    pub is_v6: bool,
+    /// The time at which it was opened or closed, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Whether it was closed.
+    pub is_closed: bool,
+    /// Its process.
+    pub process: Arc<Process>,
+}
+
 /// A program in execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct ProcessKey {
@@ -125,6 +144,7 @@ pub struct Tracer {
     namespace: u64,
     /// Sockets whose process was never described.
     unknown: u64,
+    raw: Vec<TracedRaw>,
 }
 
 impl std::fmt::Debug for Tracer {
@@ -160,35 +180,41 @@ impl Tracer {
             order: VecDeque::new(),
             namespace: 0,
             unknown: 0,
+            raw: Vec::new(),
         };
         tracer.find_namespace()?;
         Ok(tracer)
     }
 
-    /// Binds a socket of its own. Its event shows that the programs report, and the cookie of this network namespace.
+    /// Binds sockets of its own. The event of one shows that the programs report, and the cookie of this network namespace. In
+    /// a storm of other events, one may find no room.
     fn find_namespace(&mut self) -> Result<(), TracerError> {
-        let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok();
-        let port = own.as_ref().and_then(|own| own.local_addr().ok()).map_or(0, |address| address.port());
-        let mut found = None;
-        for _ in 0..EVENTS_AT_START_MAX {
-            let Some(event) = self.events.next() else { break };
-            if let Some((key, process)) = parse_process(&event) {
-                drop(event);
-                self.describe(key, process);
-            } else if let Some(event) = SocketEvent::parse(&event)
-                && (event.process.pid, event.socket.local.port()) == (std::process::id(), port)
-            {
-                found = Some(event.namespace);
+        for _ in 0..OWN_SOCKETS_MAX {
+            // Without an address of loopback, any address does. Nothing is received.
+            let own =
+                UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+            let own = own.or_else(|_| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).ok();
+            let port = own.as_ref().and_then(|own| own.local_addr().ok()).map_or(0, |address| address.port());
+            for _ in 0..EVENTS_AT_START_MAX {
+                let Some(event) = self.events.next() else { break };
+                if let Some((key, process)) = parse_process(&event) {
+                    drop(event);
+                    self.describe(key, process);
+                } else if let Some(event) = SocketEvent::parse(&event)
+                    && (event.process.pid, event.socket.local.port()) == (std::process::id(), port)
+                {
+                    self.namespace = event.namespace;
+                    return Ok(());
+                }
             }
         }
-        self.namespace = found.ok_or(TracerError::Silent)?;
-        Ok(())
+        Err(TracerError::Silent)
     }
 
     /// Appends what was reported since the last call.
     pub fn read(&mut self, sockets: &mut Vec<TracedSocket>) {
         let offset_ns = realtime_offset_ns();
-        while sockets.len() < WAITING_MAX {
+        while sockets.len() + self.raw.len() < WAITING_MAX {
             let Some(event) = self.events.next() else { break };
             if let Some((key, process)) = parse_process(&event) {
                 drop(event);
@@ -201,6 +227,15 @@ impl Tracer {
                 self.unknown += 1;
                 continue;
             };
+            if let Some(id) = parsed.raw {
+                let is_v6 = parsed.socket.local.is_ipv6();
+                let (protocol, is_closed) = (parsed.number, parsed.is_closed);
+                let time_ns = parsed.now_ns.saturating_add(offset_ns);
+                if parsed.namespace == self.namespace {
+                    self.raw.push(TracedRaw { id, protocol, is_v6, time_ns, is_closed, process });
+                }
+                continue;
+            }
             sockets.push(TracedSocket {
                 socket: parsed.socket,
                 since_ns: parsed.since_ns.saturating_add(offset_ns),
@@ -209,6 +244,11 @@ impl Tracer {
                 process,
             });
         }
+    }
+
+    /// Raw and ICMP sockets that [`read`](Self::read) has found since the last call.
+    pub fn take_raw(&mut self) -> Vec<TracedRaw> {
+        std::mem::take(&mut self.raw)
     }
 
     /// Number of sockets that were not reported, because the ring buffer was full or their process unknown.
@@ -282,6 +322,10 @@ fn cgroup2(proc: &Path) -> Result<PathBuf, TracerError> {
 /// A `struct socket_event`.
 struct SocketEvent {
     socket: SocketName,
+    /// The identity of a raw or an ICMP socket.
+    raw: Option<u64>,
+    /// The number of the IP protocol.
+    number: u8,
     is_closed: bool,
     since_ns: u64,
     now_ns: u64,
@@ -298,7 +342,8 @@ impl SocketEvent {
         }
         let [family, protocol] = reader.array()?;
         let (local_port, remote_port) = (reader.u16()?, reader.u16()?);
-        reader.array::<6>()?;
+        let [is_raw, ..] = reader.array::<6>()?;
+        let cookie = reader.u64()?;
         let (since_ns, now_ns, namespace) = (reader.u64()?, reader.u64()?, reader.u64()?);
         let process = reader.process_key()?;
         let mut end = |port| -> Option<SocketAddr> {
@@ -309,19 +354,26 @@ impl SocketEvent {
             };
             Some(SocketAddr::new(ip, port))
         };
-        let (local, mut remote) = (end(local_port)?, end(remote_port)?);
+        let (mut local, mut remote) = (end(local_port)?, end(remote_port)?);
+        // A raw socket has its family alone; a mapped address would hide it.
+        if is_raw != 0 && family != AF_INET {
+            local.set_ip(Ipv6Addr::UNSPECIFIED.into());
+        }
         // A mapped address is of IPv4 at both ends, or else the socket receives from anybody.
         if remote_port == 0 {
             let any = if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             remote.set_ip(any);
         }
+        let raw = (is_raw != 0).then_some(cookie);
+        let number = protocol;
         let protocol = match protocol {
             6 => Protocol::Tcp,
             17 => Protocol::Udp,
+            _ if raw.is_some() => Protocol::Udp,
             _ => return None,
         };
         let socket = SocketName { protocol, local, remote };
-        Some(Self { socket, is_closed: kind == CLOSED, since_ns, now_ns, namespace, process })
+        Some(Self { socket, raw, number, is_closed: kind == CLOSED, since_ns, now_ns, namespace, process })
     }
 }
 
@@ -335,8 +387,10 @@ fn parse_process(bytes: &[u8]) -> Option<(ProcessKey, Process)> {
     let key = reader.process_key()?;
     let name: [u8; 16] = reader.array()?;
     let mut parts = |depth: usize| (0..depth).map(|_| reader.array::<PART_BYTES>()).collect::<Option<Vec<_>>>();
-    let (path, cgroup) = (parts(PATH_DEPTH)?, parts(CGROUP_DEPTH)?);
-    let cgroup = joined(&cgroup).map(|path| Cgroup::of_path(&path)).unwrap_or_default();
+    let (path, cgroup, cgroup_v1) = (parts(PATH_DEPTH)?, parts(CGROUP_DEPTH)?, parts(CGROUP_DEPTH)?);
+    let [cgroup, v1] =
+        [cgroup, cgroup_v1].map(|parts| joined(&parts).map(|path| Cgroup::of_path(&path)).unwrap_or_default());
+    let cgroup = cgroup.or(v1);
     let process = Process {
         pid: Some(key.pid),
         name: Some(text(&name)),
@@ -347,6 +401,7 @@ fn parse_process(bytes: &[u8]) -> Option<(ProcessKey, Process)> {
         container: cgroup.container,
         pod: cgroup.pod,
         unit: cgroup.unit,
+        other_namespace: false,
         source: Source::Ebpf,
         certainty: Certainty::Socket,
     };

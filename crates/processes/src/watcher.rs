@@ -11,12 +11,14 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use crate::conntrack::Conntrack;
 use crate::owners;
-use crate::process::{Process, Source};
+use crate::process::{Certainty, Process, Source};
+use crate::raw::{self, RawWatch};
 use crate::report::{Report, SocketName};
-use crate::sockets::{Protocol, Socket, SocketDiagnostics};
+use crate::sockets::{Protocol, Socket, SocketDiagnostics, now_ns};
 use crate::tracer::{TracedSocket, Tracer};
 
 /// Minimum time between two scans.
@@ -31,6 +33,8 @@ const TRIES: u8 = 3;
 const KNOWN_MAX: usize = 1 << 17;
 /// Interval of writes even if nothing has changed.
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval at which the holders of sockets that receive from anybody are examined again: a server may share them with workers.
+const HOLDERS_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of reports of the host's addresses.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -49,8 +53,12 @@ struct KnownSocket {
     /// Whether the tracer reported a socket that receives from anybody. A service manager binds such sockets for others, so
     /// a scan looks for the process that holds it.
     is_held_by_others: bool,
+    /// The last time at which the reported process was known to hold it alone.
+    alone_ns: u64,
     /// Other sockets of this name that the same program has.
     others: Vec<u32>,
+    /// Whether these belong to several processes.
+    is_of_several: bool,
     /// Whether different programs have sockets of this name, so that none of them is named.
     is_shared: bool,
     round: u64,
@@ -65,9 +73,13 @@ pub struct Watcher<'p> {
     traced: Vec<TracedSocket>,
     known: HashMap<SocketName, KnownSocket>,
     sockets: Vec<Socket>,
+    raw: RawWatch,
+    conntrack: Option<Conntrack>,
     round: u64,
     lost: u64,
     last_ns: u64,
+    /// When the holders of sockets that receive from anybody were last examined.
+    examined: Option<Instant>,
     addresses: Vec<IpAddr>,
     addressed: Option<Instant>,
 }
@@ -86,6 +98,9 @@ impl<'p> Watcher<'p> {
             traced: Vec::new(),
             known: HashMap::new(),
             sockets: Vec::new(),
+            raw: RawWatch::default(),
+            conntrack: None,
+            examined: None,
             round: 0,
             lost: 0,
             last_ns: 0,
@@ -100,14 +115,25 @@ impl<'p> Watcher<'p> {
         Self { tracer, ..self }
     }
 
+    /// Also reports which connections NAT translates.
+    #[must_use]
+    pub fn with_conntrack(self, conntrack: Option<Conntrack>) -> Self {
+        Self { conntrack, ..self }
+    }
+
     /// Watches until the reader of `out` has closed it. `why_untraced` says why there is no tracer.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to list its sockets.
-    pub fn run(mut self, why_untraced: Option<String>, mut out: impl Write) -> io::Result<()> {
+    pub fn run(
+        mut self,
+        why_untraced: Option<String>,
+        why_no_nat: Option<String>,
+        mut out: impl Write,
+    ) -> io::Result<()> {
         let method = if self.tracer.is_some() { Source::Ebpf } else { Source::SockDiag };
-        let mut first = vec![Report::Method(method, why_untraced)];
+        let mut first = vec![Report::Method(method, why_untraced), Report::NatUnseen(why_no_nat)];
         let mut beat = Instant::now();
         loop {
             let (began, used_before) = (Instant::now(), processor_time());
@@ -156,6 +182,11 @@ impl<'p> Watcher<'p> {
         self.look_at_addresses(&mut reports);
         let (before_ns, lost_before) = (self.last_ns, self.lost());
         self.take_traced(&mut reports);
+        self.take_translations(&mut reports);
+        // The tracer sees all raw sockets but those that were there before it.
+        if self.tracer.is_none() || self.round == 0 {
+            self.raw.look(self.proc, &mut reports);
+        }
         self.diagnostics.sockets(&mut self.sockets)?;
         self.last_ns = now_ns();
         self.round += 1;
@@ -177,7 +208,15 @@ impl<'p> Watcher<'p> {
     }
 
     fn lost(&self) -> u64 {
-        self.lost + self.tracer.as_ref().map_or(0, Tracer::lost)
+        self.lost + self.tracer.as_ref().map_or(0, Tracer::lost) + self.conntrack.as_ref().map_or(0, Conntrack::lost)
+    }
+
+    fn take_translations(&mut self, reports: &mut Vec<Report>) {
+        let Some(conntrack) = &mut self.conntrack else { return };
+        let mut translations = Vec::new();
+        conntrack.read(&mut translations);
+        let time_ns = now_ns();
+        reports.extend(translations.into_iter().map(|translation| Report::Translated { time_ns, translation }));
     }
 
     /// Reports what the tracer has seen. Sockets that it saw open belong to the next scan, which must not close them.
@@ -185,12 +224,20 @@ impl<'p> Watcher<'p> {
         let Some(tracer) = &mut self.tracer else { return };
         let mut traced = std::mem::take(&mut self.traced);
         tracer.read(&mut traced);
+        reports.extend(tracer.take_raw().into_iter().map(raw::report));
         for TracedSocket { socket: name, since_ns, closed_ns, is_elsewhere, process } in traced.drain(..) {
             // A loopback address of another namespace is another host's.
             if name.local.port() == 0 || (is_elsewhere && (name.local.ip().is_loopback() || name.remote.port() == 0)) {
                 continue;
             }
             let receives_from_anybody = name.remote.port() == 0;
+            // A scan was faster: the same process accepted it.
+            if closed_ns.is_none()
+                && !receives_from_anybody
+                && self.known.get(&name).is_some_and(|known| known.reported && known.pid == process.pid)
+            {
+                continue;
+            }
             if closed_ns.is_none()
                 && receives_from_anybody
                 && !is_elsewhere
@@ -213,7 +260,8 @@ impl<'p> Watcher<'p> {
             };
             let pid = process.pid;
             if closed_ns.is_none() || !is_reported {
-                reports.push(Report::Open { time_ns: since_ns, socket: name, process: Box::new((*process).clone()) });
+                let process = Process { other_namespace: is_elsewhere, ..(*process).clone() };
+                reports.push(Report::Open { time_ns: since_ns, socket: name, process: Box::new(process) });
             }
             if let Some(time_ns) = closed_ns {
                 self.known.remove(&name);
@@ -225,6 +273,7 @@ impl<'p> Watcher<'p> {
                     reported: true,
                     pid,
                     is_held_by_others: receives_from_anybody,
+                    alone_ns: since_ns,
                     round: self.round + 1,
                     ..KnownSocket::default()
                 };
@@ -238,6 +287,10 @@ impl<'p> Watcher<'p> {
     /// and were not examined yet.
     fn note_sockets(&mut self) -> (Vec<Socket>, Vec<Socket>) {
         let (mut unreported, mut sharing) = (Vec::new(), Vec::new());
+        let examines = self.examined.is_none_or(|at| at.elapsed() >= HOLDERS_INTERVAL);
+        if examines {
+            self.examined = Some(Instant::now());
+        }
         for socket in &self.sockets {
             // A socket that no process has open is being closed by the kernel, or was never connected.
             if socket.inode == 0 || (socket.local.port() == 0) {
@@ -256,7 +309,7 @@ impl<'p> Watcher<'p> {
                 }
                 Some(known) if known.inode == socket.inode => {
                     known.round = self.round;
-                    if !known.reported {
+                    if !known.reported || (examines && socket.remote.port() == 0) {
                         unreported.push(*socket);
                     }
                 }
@@ -288,10 +341,18 @@ impl<'p> Watcher<'p> {
         for socket in sharing {
             let name = name_of(socket);
             let Some(known) = self.known.get_mut(&name) else { continue };
-            let (mine, other) = (holders.program(known.inode), holders.program(socket.inode));
+            let (mine, other) = (holders.program(known.inode, true), holders.program(socket.inode, true));
             let path = |process: &Option<Process>| process.as_ref().and_then(|process| process.path.clone());
             if path(&mine).is_some() && path(&mine) == path(&other) && known.others.len() < OTHERS_MAX {
                 known.others.push(socket.inode);
+                let pid = |process: &Option<Process>| process.as_ref().and_then(|process| process.pid);
+                if let (Some(mine), Some(other)) = (&mine, &other)
+                    && pid(&Some(mine.clone())) != pid(&Some(other.clone()))
+                {
+                    let process = Box::new(mine.clone().of_program(other));
+                    reports.push(Report::Open { time_ns: known.alone_ns.max(1), socket: name, process });
+                    (known.is_of_several, known.reported, known.pid) = (true, true, None);
+                }
                 continue;
             }
             if known.reported {
@@ -303,21 +364,27 @@ impl<'p> Watcher<'p> {
         for socket in sockets {
             let name = name_of(socket);
             let Some(known) = self.known.get_mut(&name) else { continue };
-            if known.is_shared {
+            if known.is_shared || known.is_of_several {
                 continue;
             }
             known.tries = known.tries.saturating_add(1);
             let is_held = holders.pids.contains_key(&socket.inode);
-            let process = match holders.program(socket.inode) {
-                Some(process) if known.reported && process.pid == known.pid => continue,
+            let process = match holders.program(socket.inode, socket.remote.port() == 0) {
+                Some(process) if known.reported && process.pid == known.pid => {
+                    known.alone_ns = self.last_ns;
+                    continue;
+                }
                 // Its process has ended.
                 None if known.reported && !is_held => continue,
                 Some(process) => process,
                 None if known.tries < TRIES && !is_held => continue,
                 None => Process::only_user(socket.uid),
             };
-            (known.reported, known.pid) = (true, process.pid);
-            reports.push(Report::Open { time_ns: self.last_ns, socket: name, process: Box::new(process) });
+            // It was shared from some time after it was last seen alone.
+            let since_ns = if process.certainty == Certainty::Program { known.alone_ns } else { self.last_ns };
+            let time_ns = if since_ns == 0 { self.last_ns } else { since_ns };
+            (known.reported, known.pid, known.alone_ns) = (true, process.pid, self.last_ns);
+            reports.push(Report::Open { time_ns, socket: name, process: Box::new(process) });
         }
     }
 
@@ -348,21 +415,25 @@ struct Holders<'p> {
 
 impl Holders<'_> {
     /// The owner of a socket; see [`one_program`].
-    fn program(&mut self, inode: u32) -> Option<Process> {
+    fn program(&mut self, inode: u32, receives_from_anybody: bool) -> Option<Process> {
         let pids = self.pids.get(&inode)?;
         let (proc, read) = (self.proc, &mut self.read);
         let processes =
             pids.iter().filter_map(|pid| read.entry(*pid).or_insert_with(|| Process::read(proc, *pid)).clone());
-        one_program(processes.collect())
+        one_program(processes.collect(), receives_from_anybody)
     }
 }
 
-/// The owner of a socket that several processes hold: if they run one program, the oldest of them, which created the
-/// socket; otherwise none.
-fn one_program(processes: Vec<Process>) -> Option<Process> {
+/// The owner of a socket that several processes of one program hold; `None` if they run different programs. A connection
+/// belongs to the oldest of them, which opened or accepted it. A listener that a server shares with its workers belongs to
+/// none of them: which one accepts is not known.
+fn one_program(processes: Vec<Process>, receives_from_anybody: bool) -> Option<Process> {
     let same = processes.windows(2).all(|pair| pair[0].path == pair[1].path && pair[0].path.is_some());
     if !same {
         return None;
+    }
+    if receives_from_anybody {
+        return processes.into_iter().reduce(|one, other| one.of_program(&other));
     }
     processes.into_iter().min_by_key(|process| (process.start_ticks, process.pid))
 }
@@ -392,9 +463,4 @@ fn addresses(fib_trie: &str, if_inet6: &str) -> Vec<IpAddr> {
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use base::foreign::Foreign;
 use base::packet::Packet;
-use base::time::Timestamp;
 use decode::Network;
 use engine::session::{Endpoint, Session, SessionState};
-use processes::process::{Certainty, Process, Source};
+use processes::process::Process;
+use processes::raw::RawOwner;
 use processes::sockets::Protocol;
 use processes::table::{SessionLifetime, SocketTable};
+use processes::translations::OtherSide;
 
 /// The end of a session that a process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,39 +48,133 @@ pub struct Attribution {
     /// Why no process is named, where processes are watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_unknown: Option<String>,
+    /// The session on the other side, if NAT translates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<Nat>,
+}
+
+/// A session on the other side of a NAT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nat {
+    /// Which side it is: before or after translation.
+    pub side: NatSide,
+    /// The originator of the session on that side.
+    pub originator: NatEnd,
+    /// Its responder.
+    pub responder: NatEnd,
+}
+
+/// A side of a NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NatSide {
+    /// As the originator sent it.
+    Before,
+    /// As the responder receives it.
+    After,
+}
+
+/// An end of a session on the other side of a NAT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NatEnd {
+    /// Its address.
+    pub ip: Foreign,
+    /// Its port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for NatEnd {
+    fn from(end: SocketAddr) -> Self {
+        Self { ip: end.ip().to_string().into(), port: end.port() }
+    }
+}
+
+impl Nat {
+    fn new(OtherSide { asked_is_before, ends: [originator, responder] }: OtherSide) -> Self {
+        let side = if asked_is_before { NatSide::After } else { NatSide::Before };
+        Self { side, originator: originator.into(), responder: responder.into() }
+    }
 }
 
 impl Attribution {
     /// Looks a session up.
     pub fn of(session: &Session, table: &SocketTable) -> Self {
-        let unknown = |why: &str| Self { process_unknown: Some(why.to_owned()), ..Self::default() };
-        let protocol = match session.key.protocol() {
-            6 => Protocol::Tcp,
-            17 => Protocol::Udp,
-            _ => return unknown("only sockets of TCP and UDP are watched"),
-        };
+        let number = session.key.protocol();
         let (Some(originator), Some(responder)) = (at(session.originator()), at(session.responder())) else {
-            return unknown("it is no IP session");
+            return Self::unknown("it is no IP session");
         };
         if session.key.tunnel() != 0 {
-            return unknown("it is inside a tunnel");
+            return Self::unknown("it is inside a tunnel");
         }
-        let nanoseconds = |time: Timestamp| time.0;
         let lived = SessionLifetime {
-            first_ns: nanoseconds(session.first),
-            last_ns: nanoseconds(session.last),
+            first_ns: session.first.0,
+            last_ns: session.last.0,
             closed: matches!(session.state(), SessionState::Closed | SessionState::Reset),
         };
+        let Some(protocol) = ported(number) else {
+            return Self::without_ports((number, session.key.one_way()), [originator, responder], lived, table);
+        };
         let [one, other] = table.of_session(protocol, originator, responder, lived);
-        let one = one.map(|process| FlowProcess { process, end: SessionEnd::Originator });
-        let other = other.map(|process| FlowProcess { process, end: SessionEnd::Responder });
-        match (one, other) {
-            (None, None) if table.is_local(originator.ip()) || table.is_local(responder.ip()) => {
-                unknown("no socket of it was seen: it was too short, or belongs to another network namespace")
+        let translated = table.other_side(number, [originator, responder], lived);
+        // The process of a container has the session on the other side.
+        let [through, through_other] = match &translated {
+            Some(side) => table.of_session(protocol, side.ends[0], side.ends[1], lived),
+            None => [None, None],
+        };
+        let one = one.or(through).map(|process| FlowProcess { process, end: SessionEnd::Originator });
+        let other = other.or(through_other).map(|process| FlowProcess { process, end: SessionEnd::Responder });
+        let nat = translated.map(Nat::new);
+        let (process, other_process) = if one.is_some() { (one, other) } else { (other, None) };
+        let process_unknown = process.is_none().then(|| {
+            let is_local = table.is_local(originator.ip()) || table.is_local(responder.ip());
+            match (is_local, &nat) {
+                (_, Some(_)) => "NAT translates it, and no socket of it was seen on either side",
+                (true, None) => {
+                    "no socket of it was seen, or more than one could have had it: it was too short, or belongs to \
+                     another network namespace"
+                }
+                (false, None) => {
+                    "not local: neither end is an address of this host (forwarded, or of another network namespace)"
+                }
             }
-            (None, None) => unknown("not local: neither end is an address of this host"),
-            (Some(process), other_process) => Self { process: Some(process), other_process, process_unknown: None },
-            (None, process) => Self { process, ..Self::default() },
+            .to_owned()
+        });
+        Self { process, other_process, process_unknown, nat }
+    }
+
+    fn unknown(why: &str) -> Self {
+        Self { process_unknown: Some(why.to_owned()), ..Self::default() }
+    }
+
+    /// Looks a session of ICMP or of another protocol without ports up. `number` and whether nothing answers its messages.
+    fn without_ports(
+        (number, one_way): (u8, bool),
+        [originator, responder]: [SocketAddr; 2],
+        lived: SessionLifetime,
+        table: &SocketTable,
+    ) -> Self {
+        let is_icmp = matches!(number, 1 | 58);
+        let end = match (table.is_local(originator.ip()), table.is_local(responder.ip())) {
+            (false, false) => {
+                return Self::unknown(
+                    "not local: neither end is an address of this host (forwarded, or of another network namespace)",
+                );
+            }
+            (false, true) if is_icmp => return Self::unknown("the kernel itself answers ICMP"),
+            (true, _) if is_icmp && one_way => {
+                return Self::unknown("the kernel itself sends such messages of ICMP");
+            }
+            (true, _) => SessionEnd::Originator,
+            (false, true) => SessionEnd::Responder,
+        };
+        match table.of_raw_session(number, originator.is_ipv6(), lived) {
+            RawOwner::Known(process) => {
+                Self { process: Some(FlowProcess { process: *process, end }), ..Self::default() }
+            }
+            RawOwner::Several => Self::unknown("several programs had a raw socket that could have sent it"),
+            RawOwner::Nobody => Self::unknown(
+                "no raw socket of its protocol was seen: the kernel sent it itself, or a program did below IP (AF_PACKET)",
+            ),
         }
     }
 
@@ -146,6 +241,9 @@ impl<'t> PacketProcesses<'t> {
         self.looked_up.insert(key);
         let lived = SessionLifetime { first_ns: packet.time.0, last_ns: packet.time.0, closed: false };
         let found = self.table.of_session(protocol, source, destination, lived);
+        let side = self.table.other_side(decoded.protocol, [source, destination], lived);
+        let through = side.map(|side| self.table.of_session(protocol, side.ends[0], side.ends[1], lived));
+        let found = found.into_iter().zip(through.unwrap_or_default()).map(|(direct, through)| direct.or(through));
         let texts =
             [source, destination].into_iter().zip(found).filter_map(|(end, process)| Some(words(end, &process?)));
         let text = texts.collect::<Vec<_>>().join("; ");
@@ -156,7 +254,13 @@ impl<'t> PacketProcesses<'t> {
 /// `process at 10.0.0.5:51234: curl, pid 812, /usr/bin/curl, uid 1000, docker:0123456789ab (socket, ebpf)`
 fn words(end: SocketAddr, process: &Process) -> String {
     let mut text = format!("process at {end}: ");
-    let safe = |text: &str| Foreign::from(text.to_owned()).terminal().to_string();
+    // Commas and semicolons separate the words, so that a name cannot pretend to be several.
+    let safe = |text: &str| {
+        Foreign::from(text.to_owned())
+            .terminal()
+            .to_string()
+            .replace([',', ';'], &char::REPLACEMENT_CHARACTER.to_string())
+    };
     if let Some(name) = &process.name {
         text.push_str(&format!("{}, ", safe(name)));
     }
@@ -170,19 +274,65 @@ fn words(end: SocketAddr, process: &Process) -> String {
     for place in [&process.container, &process.pod, &process.unit].into_iter().flatten() {
         text.push_str(&format!(", {}", safe(place)));
     }
-    let certainty = match process.certainty {
-        Certainty::Socket => "socket",
-        Certainty::Port => "port",
-        Certainty::UserOnly => "user only",
-    };
-    let source = match process.source {
-        Source::Ebpf => "ebpf",
-        Source::SockDiag => "sock_diag",
-    };
+    if process.other_namespace {
+        text.push_str(", in another network namespace");
+    }
+    let (certainty, source) = (process.certainty.word().replace('_', " "), process.source.word());
     text.push_str(&format!(" ({certainty}, {source})"));
     text
 }
 
+/// The processes of a comment that [`PacketProcesses`] made, in a few words each: `curl 812 docker:0123456789ab`. `None` for
+/// any other comment.
+pub fn brief(comment: &str) -> Option<String> {
+    let one = |text: &str| {
+        let (_, words) = text.strip_prefix("process at ")?.split_once(": ")?;
+        let (words, _) = words.rsplit_once(" (")?;
+        let words: Vec<&str> = words.split(", ").collect();
+        let uid = words.iter().position(|word| word.starts_with("uid "))?;
+        let pid = words[..uid].iter().position(|word| word.starts_with("pid "));
+        let mut brief: Vec<&str> = match pid {
+            Some(pid) => words[..pid].iter().copied().chain(words[pid].strip_prefix("pid ")).collect(),
+            None => vec![words[uid]],
+        };
+        brief.extend(words[uid + 1..].iter().find(|word| word.contains(':')));
+        Some(brief.join(" "))
+    };
+    Some(comment.split("; ").map(one).collect::<Option<Vec<_>>>()?.join("; "))
+}
+
+/// The protocols whose sockets have ports and are watched.
+fn ported(number: u8) -> Option<Protocol> {
+    match number {
+        6 => Some(Protocol::Tcp),
+        17 => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
 fn at(endpoint: Endpoint) -> Option<SocketAddr> {
     Some(SocketAddr::new(endpoint.ip?, endpoint.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_is_read_back_and_no_name_pretends_to_be_several_words() {
+        let end = SocketAddr::from(([10, 0, 0, 5], 51234));
+        let process = Process {
+            pid: Some(812),
+            name: Some("a, pid 1; x".to_owned()),
+            path: Some("/usr/bin/curl".to_owned()),
+            container: Some("docker:0123456789ab".to_owned()),
+            ..Process::only_user(1000)
+        };
+        let text = words(end, &process);
+        assert_eq!(brief(&text).as_deref(), Some("a\u{fffd} pid 1\u{fffd} x 812 docker:0123456789ab"), "{text}");
+        let user = words(end, &Process::only_user(7));
+        assert_eq!(brief(&format!("{text}; {user}")).unwrap().split("; ").nth(1), Some("uid 7"));
+        assert_eq!(brief("somebody else's comment"), None);
+        assert_eq!(brief("process at x: y"), None);
+    }
 }

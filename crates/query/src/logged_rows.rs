@@ -7,6 +7,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use super::attribution::Attribution;
 use super::flows::Sort;
 use super::logged::{LogSummary, LoggedSession};
 use super::matching::SessionMatcher;
@@ -152,7 +153,7 @@ impl History {
         &self,
         request: &Request,
         unlisted: &mut UnlistedSessions,
-        each: &mut dyn FnMut(&Session, bool),
+        each: &mut dyn FnMut(&Session, bool, Option<&Attribution>),
     ) -> Result<Option<LogNotes>, QueryError> {
         let Some(log) = self.log.as_deref().filter(|_| self.asks_log(request)) else { return Ok(None) };
         let window = request.window()?;
@@ -183,7 +184,7 @@ impl History {
                 session.packets = rest(session.packets, logged.earlier[0]);
                 session.bytes = rest(session.bytes, logged.earlier[1]);
             }
-            each(&session, is_new);
+            each(&session, is_new, Some(&logged.attribution));
             true
         });
         unlisted.undecided += matcher.undecided;

@@ -107,6 +107,9 @@ pub struct ProcessNaming {
     pub forgotten: u64,
     /// Sockets that could not be named, because there were too many at a time.
     pub lost: u64,
+    /// Why sessions on both sides of a NAT are not tied; null if they are.
+    #[serde(default)]
+    pub nat_unseen: Option<Foreign>,
 }
 
 impl ProcessNaming {
@@ -115,7 +118,8 @@ impl ProcessNaming {
         let (counts, method) = (table.counts(), table.method());
         let (method, reason) =
             method.map_or((None, None), |(method, reason)| (Some(method), reason.map(Foreign::from)));
-        Self { method, reason, sockets: counts.sockets, forgotten: counts.forgotten, lost: counts.lost }
+        let nat_unseen = table.nat_unseen().map(Foreign::from);
+        Self { method, reason, sockets: counts.sockets, forgotten: counts.forgotten, lost: counts.lost, nat_unseen }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sessions summed by host, by pair of hosts, by port or by process.
+//! Sessions summed by host, by pair of hosts, by port, by process or by container.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::attribution::{Attribution, SessionEnd};
+use super::attribution::{Attribution, FlowProcess, SessionEnd};
 use super::flows::{self, Sort};
 use super::listing::{FlowTotals, UnlistedSessions};
 use super::logged_rows::LogNotes;
@@ -31,6 +31,8 @@ pub enum By {
     /// Each process of this host by its name, with what it sent (`out`) and received (`in`). A session between two of them
     /// counts for both. Sessions whose process is not known are one sum.
     Process,
+    /// As by process, each container; or the systemd unit of processes in none; or `host` for processes in neither.
+    Container,
 }
 
 /// Bytes or packets in both directions.
@@ -77,6 +79,9 @@ pub struct Sum {
     /// By process: its name; empty for sessions whose process is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Foreign>,
+    /// By container: the container or unit, or `host`; empty for sessions whose process is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Foreign>,
     /// Number of sessions in this sum.
     pub sessions: u64,
     /// Bytes on the wire.
@@ -112,6 +117,7 @@ enum Key {
     Peer(Host, Host),
     Port(String, Option<u16>),
     Process(String),
+    Container(String),
 }
 
 /// An endpoint without its port: IP address or link-layer address.
@@ -144,7 +150,7 @@ impl History {
         let mut running: HashMap<Key, PartialSum, foldhash::quality::RandomState> = HashMap::default();
         let mut left_out = 0;
         let mut totals = FlowTotals::default();
-        let mut each = |session: &Session, is_new: bool| {
+        let mut each = |session: &Session, is_new: bool, logged: Option<&Attribution>| {
             if is_new {
                 totals.add(session);
             } else {
@@ -183,21 +189,23 @@ impl History {
                     let port = has_ports(session.key.protocol()).then(|| session.responder().port);
                     add(Key::Port(flows::protocol(session), port), true);
                 }
-                By::Process => {
-                    let of = processes.map(|table| Attribution::of(session, table)).unwrap_or_default();
-                    let ends = [of.process, of.other_process].map(|end| end.map(|end| (called(&end.process), end.end)));
-                    if ends == [None, None] {
-                        add(Key::Process(String::new()), true);
+                By::Process | By::Container => {
+                    let looked_up = logged.cloned();
+                    let of = looked_up.or_else(|| processes.map(|table| Attribution::of(session, table)));
+                    let Attribution { process, other_process, .. } = of.unwrap_or_default();
+                    if process.is_none() && other_process.is_none() {
+                        add(by.of_name(String::new()), true);
                     }
-                    for (name, end) in ends.into_iter().flatten() {
-                        add(Key::Process(name), end == SessionEnd::Originator);
+                    for FlowProcess { process, end } in [process, other_process].into_iter().flatten() {
+                        let name = if by == By::Process { called(&process) } else { process.place().to_owned() };
+                        add(by.of_name(name), end == SessionEnd::Originator);
                     }
                 }
             }
         };
         let mut unlisted = match request.tier {
             Some(Tier::Disk) => UnlistedSessions::default(),
-            _ => self.each_session(request, |session| each(session, true))?,
+            _ => self.each_session(request, |session| each(session, true, None))?,
         };
         let log = self.sum_log(request, &mut unlisted, &mut each)?;
         let total = running.len() as u64;
@@ -205,6 +213,18 @@ impl History {
         rows.sort_by(|a, b| order(sort, a).cmp(&order(sort, b)).then_with(|| a.name().cmp(&b.name())));
         rows.truncate(request.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
         Ok(Sums { rows, left_out, total, totals, unlisted, log })
+    }
+}
+
+impl By {
+    /// Whether the sums are of processes, which are not known of every session.
+    pub fn names_processes(self) -> bool {
+        matches!(self, Self::Process | Self::Container)
+    }
+
+    /// The key of a process or container.
+    fn of_name(self, name: String) -> Key {
+        if self == Self::Container { Key::Container(name) } else { Key::Process(name) }
     }
 }
 
@@ -245,11 +265,15 @@ impl PartialSum {
             Some(ip) => ip.to_string(),
             None => Endpoint { ip, mac, port: 0 }.to_string(),
         };
-        let mut process = None;
+        let (mut process, mut container) = (None, None);
         let (host, peer, proto, port) = match key {
             Key::Host(host) => (Some(text(host)), None, None, None),
             Key::Process(name) => {
                 process = Some(name);
+                (None, None, None, None)
+            }
+            Key::Container(name) => {
+                container = Some(name);
                 (None, None, None, None)
             }
             Key::Peer(a, b) => {
@@ -270,6 +294,7 @@ impl PartialSum {
             proto: proto.map(Into::into),
             port,
             process: process.map(Into::into),
+            container: container.map(Into::into),
             sessions: self.sessions,
             bytes: self.bytes,
             packets: self.packets,
@@ -281,8 +306,8 @@ impl PartialSum {
 
 impl Sum {
     /// The key of the sum, which orders sums with equal amounts.
-    fn name(&self) -> ([&Option<Foreign>; 4], Option<u16>) {
-        ([&self.host, &self.peer, &self.proto, &self.process], self.port)
+    fn name(&self) -> ([&Option<Foreign>; 5], Option<u16>) {
+        ([&self.host, &self.peer, &self.proto, &self.process, &self.container], self.port)
     }
 }
 

@@ -77,7 +77,7 @@ const fn derived(name: &'static str, kind: Kind, get: Get) -> Column {
 use Kind::{Small, Text, Time, Whole};
 
 /// All columns. New ones are added last, so that older files have a prefix of them.
-pub static COLUMNS: [Column; 49] = [
+pub static COLUMNS: [Column; 57] = [
     column("event.start", Time, |row, _| Value::Whole(row.times_ms().0), |parts, value| parts.start_ms = value.into()),
     column("event.end", Time, |row, _| Value::Whole(row.times_ms().1), |parts, value| parts.end_ms = value.into()),
     derived("event.duration", Whole, |row, _| {
@@ -237,6 +237,54 @@ pub static COLUMNS: [Column; 49] = [
     derived("retrocap.spool.offset", Whole, |row, _| {
         row.place.as_ref().map_or(Value::None, |place| Value::whole(place.offset))
     }),
+    column(
+        "retrocap.process.pod",
+        Text,
+        |row, _| process(row, |p| p.pod.as_deref()),
+        |parts, value| parts.pod = value.into(),
+    ),
+    column(
+        "retrocap.process.unit",
+        Text,
+        |row, _| process(row, |p| p.unit.as_deref()),
+        |parts, value| parts.unit = value.into(),
+    ),
+    column(
+        "retrocap.process.source",
+        Text,
+        |row, _| process(row, |p| Some(p.source.word())),
+        |parts, value| parts.process_source = value.into(),
+    ),
+    column(
+        "retrocap.process.certainty",
+        Text,
+        |row, _| process(row, |p| Some(p.certainty.word())),
+        |parts, value| parts.certainty = value.into(),
+    ),
+    column(
+        "retrocap.process.other.pid",
+        Whole,
+        |row, _| other(row).and_then(|p| p.pid).map_or(Value::None, |pid| Value::Whole(pid.into())),
+        |parts, value| parts.other_pid = value.into(),
+    ),
+    column(
+        "retrocap.process.other.name",
+        Text,
+        |row, _| maybe(other(row).and_then(|p| p.name.as_deref())),
+        |parts, value| parts.other_name = value.into(),
+    ),
+    column(
+        "retrocap.process.other.uid",
+        Text,
+        |row, _| maybe(other(row).map(|p| p.uid.to_string())),
+        |parts, value| parts.other_uid = value.into(),
+    ),
+    column(
+        "retrocap.process.other.container",
+        Text,
+        |row, _| maybe(other(row).and_then(|p| p.container.as_deref())),
+        |parts, value| parts.other_container = value.into(),
+    ),
 ];
 
 fn small(number: Option<u16>) -> Value<'static> {
@@ -306,6 +354,11 @@ fn port(row: &Row, side: usize) -> Value<'_> {
 
 fn attribution(row: &Row) -> Option<&FlowProcess> {
     row.attribution.as_deref()?.process.as_ref()
+}
+
+/// The process at the other end, where both are on this host.
+fn other(row: &Row) -> Option<&Process> {
+    row.attribution.as_deref()?.other_process.as_ref().map(|of| &of.process)
 }
 
 fn process(row: &Row, field: fn(&Process) -> Option<&str>) -> Value<'_> {

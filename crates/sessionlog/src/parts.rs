@@ -7,7 +7,7 @@ use base::packet::InterfaceId;
 use base::time::Timestamp;
 use decode::{Decoded, Network};
 use engine::session::{LoggedSummary, PerSide, Session, SessionKey, SessionState};
-use processes::process::{Certainty, Process};
+use processes::process::{Certainty, Process, Source as ProcessSource};
 use query::attribution::{Attribution, FlowProcess, SessionEnd};
 use query::flows::FlowApp;
 use query::logged::LoggedSession;
@@ -38,6 +38,14 @@ pub struct Parts {
     pub(crate) uid: Option<String>,
     pub(crate) container: Option<String>,
     pub(crate) process_end: Option<String>,
+    pub(crate) pod: Option<String>,
+    pub(crate) unit: Option<String>,
+    pub(crate) process_source: Option<String>,
+    pub(crate) certainty: Option<String>,
+    pub(crate) other_pid: Option<i64>,
+    pub(crate) other_name: Option<String>,
+    pub(crate) other_uid: Option<String>,
+    pub(crate) other_container: Option<String>,
     pub(crate) interface: Option<String>,
     pub(crate) state: Option<String>,
     pub(crate) is_open: Option<i64>,
@@ -111,23 +119,37 @@ impl Parts {
     }
 
     fn attribution(&self) -> Attribution {
-        let uid = self.uid.as_deref().and_then(|uid| uid.parse().ok());
-        let Some(uid) = uid else { return Attribution::default() };
-        let end = match self.process_end.as_deref() {
-            Some("responder") => SessionEnd::Responder,
-            _ => SessionEnd::Originator,
+        let number = |uid: Option<&str>| uid.and_then(|uid| uid.parse().ok());
+        let pid = |pid: Option<i64>| pid.and_then(|pid| u32::try_from(pid).ok());
+        let Some(uid) = number(self.uid.as_deref()) else { return Attribution::default() };
+        let (end, other_end) = match self.process_end.as_deref() {
+            Some("responder") => (SessionEnd::Responder, SessionEnd::Originator),
+            _ => (SessionEnd::Originator, SessionEnd::Responder),
         };
-        let pid = self.pid.and_then(|pid| u32::try_from(pid).ok());
-        let certainty = if pid.is_some() { Certainty::Socket } else { Certainty::UserOnly };
+        // Files of earlier versions do not say how a process was found.
+        let sure = |pid: Option<u32>| if pid.is_some() { Certainty::Socket } else { Certainty::UserOnly };
         let process = Process {
-            pid,
+            pid: pid(self.pid),
             name: self.process_name.clone(),
             path: self.process_path.clone(),
             container: self.container.clone(),
-            certainty,
+            pod: self.pod.clone(),
+            unit: self.unit.clone(),
+            source: self.process_source.as_deref().and_then(ProcessSource::of_word).unwrap_or(ProcessSource::SockDiag),
+            certainty: self.certainty.as_deref().and_then(Certainty::of_word).unwrap_or(sure(pid(self.pid))),
             ..Process::only_user(uid)
         };
-        Attribution { process: Some(FlowProcess { process, end }), ..Attribution::default() }
+        let other_process = number(self.other_uid.as_deref()).map(|uid| {
+            let process = Process {
+                pid: pid(self.other_pid),
+                name: self.other_name.clone(),
+                container: self.other_container.clone(),
+                certainty: sure(pid(self.other_pid)),
+                ..Process::only_user(uid)
+            };
+            FlowProcess { process, end: other_end }
+        });
+        Attribution { process: Some(FlowProcess { process, end }), other_process, ..Attribution::default() }
     }
 }
 

@@ -10,11 +10,11 @@ use super::running::{Recorder, eventually, have};
 use crate::namespaces::{Namespace, available};
 
 /// A program in the namespace that goes on until its standard input ends.
-struct Program(Child);
+pub(super) struct Program(Child);
 
 impl Program {
     /// Starts a script of bash, and waits until it prints a line.
-    fn start(namespace: &Namespace, script: &str) -> Self {
+    pub(super) fn start(namespace: &Namespace, script: &str) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace.name, "bash", "-c", script]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -24,7 +24,7 @@ impl Program {
         Self(child)
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.0.id()
     }
 }
@@ -36,7 +36,7 @@ impl Drop for Program {
     }
 }
 
-fn flows(recorder: &Recorder, arguments: &[&str]) -> Vec<Value> {
+pub(super) fn flows(recorder: &Recorder, arguments: &[&str]) -> Vec<Value> {
     let reply = recorder.ask(&[&["flows", "--json"], arguments].concat());
     reply.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -111,10 +111,11 @@ fn processes_of_local_sessions_are_named_after_privileges_are_dropped() {
 }
 
 /// Mounts a cgroup2 hierarchy and goes on: `ip netns exec` has a `/sys` of its own, and its mounts end with it.
-const CGROUP2: [&str; 4] = ["sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null; exec \"$@\"", "sh"];
+pub(super) const CGROUP2: [&str; 4] =
+    ["sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null; exec \"$@\"", "sh"];
 
 /// How a recorder names processes, and why it does not do better.
-fn method(recorder: &Recorder) -> (Source, String) {
+pub(super) fn method(recorder: &Recorder) -> (Source, String) {
     let naming = || recorder.status().processes.unwrap();
     eventually("the method is known", || naming().method.is_some());
     let naming = naming();
@@ -130,7 +131,7 @@ fn programs_of_milliseconds_are_named_after_privileges_are_dropped() {
     let namespace = Namespace::new();
     let up = Command::new("ip").args(["-n", &namespace.name, "link", "set", "lo", "up"]).status();
     assert!(up.unwrap().success());
-    let recorder = Recorder::live_under(&namespace, &CGROUP2, &["-m", "16M", "--processes", "--user", "nobody"]);
+    let recorder = Recorder::live_under(&namespace, &CGROUP2, &["-m", "64M", "--processes", "--user", "nobody"]);
     if let (Source::SockDiag, reason) = method(&recorder) {
         assert!(reason.len() > 20, "{reason}");
         eprintln!("SKIPPED: {test}: {reason}");
@@ -153,11 +154,13 @@ fn programs_of_milliseconds_are_named_after_privileges_are_dropped() {
         let named = named();
         named.len() == pids.len() && named.iter().all(|flow| flow["process"]["pid"].is_u64())
     });
+    let mut by_ebpf = 0;
     let mut found: Vec<_> = named()
         .iter()
         .map(|flow| {
             let process = &flow["process"];
-            assert_eq!((&process["name"], &process["source"]), (&"bash".into(), &"ebpf".into()), "{flow}");
+            assert_eq!(process["name"], "bash", "{flow}");
+            by_ebpf += u32::from(process["source"] == "ebpf");
             assert_eq!(process["end"], "originator");
             u32::try_from(process["pid"].as_u64().unwrap()).unwrap()
         })
@@ -165,6 +168,7 @@ fn programs_of_milliseconds_are_named_after_privileges_are_dropped() {
     found.sort_unstable();
     pids.sort_unstable();
     assert_eq!(found, pids, "each process has its own session, and none another's");
+    assert!(by_ebpf >= 90, "a scan is rarely faster: {by_ebpf} of 100");
     if !have(test, &["tshark"]) {
         return;
     }

@@ -10,6 +10,7 @@ use crate::terminal::screen::{CYAN, DIM, Screen, YELLOW};
 use crate::terminal::table::{Cell, Column, Row, Table};
 use base::foreign::Foreign;
 use base::time;
+use query::attribution::{FlowProcess, NatEnd, NatSide};
 use query::flows::{Flow, FlowApp, FlowEndpoint};
 use query::sums::{By, Sum};
 
@@ -100,7 +101,7 @@ const SESSION: [Column; 10] = [
     column("interface", false, 6),
 ];
 
-const SESSION_CSV: [&str; 26] = [
+const SESSION_CSV: [&str; 32] = [
     "first",
     "last",
     "proto",
@@ -127,6 +128,12 @@ const SESSION_CSV: [&str; 26] = [
     "cut_at",
     "app",
     "app_words",
+    "process",
+    "pid",
+    "container",
+    "other_process",
+    "other_pid",
+    "other_container",
 ];
 
 impl SessionRows {
@@ -153,6 +160,8 @@ impl ListedRow for Flow {
     fn csv(&self, out: &mut String) {
         let names = &self.names;
         let app_words = self.app.as_ref().map(app_words);
+        let [name, pid, container] = process_fields(self.attribution.process.as_ref());
+        let [other_name, other_pid, other_container] = process_fields(self.attribution.other_process.as_ref());
         let fields: [Field<'_>; SESSION_CSV.len()] = [
             Field::from(&self.first),
             Field::from(&self.last),
@@ -180,6 +189,12 @@ impl ListedRow for Flow {
             Field::from(&self.cut_at),
             self.app.as_ref().map_or(Field::Empty, |app| Field::from(&app.name)),
             Field::from(&app_words),
+            name,
+            pid,
+            container,
+            other_name,
+            other_pid,
+            other_container,
         ];
         csv::row(out, &fields);
     }
@@ -187,6 +202,16 @@ impl ListedRow for Flow {
     fn row(&self, clock: &mut Clock) -> Row {
         session_row(self, clock)
     }
+}
+
+/// Name, number and container of a process.
+fn process_fields(end: Option<&FlowProcess>) -> [Field<'_>; 3] {
+    let Some(FlowProcess { process, .. }) = end else { return [Field::Empty; 3] };
+    [
+        process.name.as_deref().map_or(Field::Empty, Field::Text),
+        process.pid.map_or(Field::Empty, |pid| Field::Number(pid.into())),
+        process.container.as_deref().map_or(Field::Empty, Field::Text),
+    ]
 }
 
 fn session_row(flow: &Flow, clock: &mut Clock) -> Row {
@@ -226,8 +251,16 @@ fn session_row(flow: &Flow, clock: &mut Clock) -> Row {
         String::new()
     };
     let app = flow.app.as_ref().map(|app| format!("{} {}  ", app.name.terminal(), app_words(app).terminal()));
-    let remark = format!("{}{remark}", app.unwrap_or_default());
-    Row { cells, remark: Cell::new(remark.trim_end(), Some(CYAN)) }
+    let processes = [&flow.attribution.process, &flow.attribution.other_process].into_iter().flatten();
+    let by = processes.map(|end| end.process.briefly()).collect::<Vec<_>>().join("; ");
+    let by = if by.is_empty() { by } else { format!("  by {}", Foreign::new(by).terminal()) };
+    let nat = flow.attribution.nat.as_ref().map(|nat| {
+        let end = |end: &NatEnd| endpoint(&FlowEndpoint { ip: Some(end.ip.clone()), port: end.port, mac: None });
+        let side = if nat.side == NatSide::Before { "before" } else { "after" };
+        format!("  {side} NAT {} > {}", end(&nat.originator), end(&nat.responder))
+    });
+    let remark = format!("{}{remark}{by}{}", app.unwrap_or_default(), nat.unwrap_or_default());
+    Row { cells, remark: Cell::new(remark.trim(), Some(CYAN)) }
 }
 
 /// The words of an application protocol's messages, as one text.
@@ -301,6 +334,7 @@ fn sum_columns(by: By) -> [Column; 7] {
         By::Peer => ["host > peer", "out", "in"],
         By::Port => ["port", "from originators", "from responders"],
         By::Process => ["process", "sent", "received"],
+        By::Container => ["container", "sent", "received"],
     };
     [
         column(what, false, 0),
@@ -313,7 +347,7 @@ fn sum_columns(by: By) -> [Column; 7] {
     ]
 }
 
-const SUM_CSV: [&str; 12] = [
+const SUM_CSV: [&str; 13] = [
     "host",
     "peer",
     "proto",
@@ -326,6 +360,7 @@ const SUM_CSV: [&str; 12] = [
     "first",
     "last",
     "process",
+    "container",
 ];
 
 impl SumRows {
@@ -347,6 +382,7 @@ impl RowWriter for SumRows {
             By::Peer => "pair",
             By::Port => "port",
             By::Process => "process",
+            By::Container => "container",
         };
         let zone = self.pages.clock.zone.as_deref().unwrap_or("UTC");
         Some(format!("{}; times in {zone}", totals.of_sums(what)))
@@ -370,6 +406,7 @@ impl ListedRow for Sum {
             Field::from(&self.first),
             Field::from(&self.last),
             Field::from(&self.process),
+            Field::from(&self.container),
         ];
         csv::row(out, &fields);
     }
@@ -385,7 +422,7 @@ fn sum_row(sum: &Sum, clock: &mut Clock) -> Row {
         (Some(host), None, ..) => host.terminal().to_string(),
         (None, _, Some(proto), Some(port)) => format!("{port}/{}", proto.terminal()),
         (None, _, Some(proto), None) => proto.terminal().to_string(),
-        (None, _, None, _) => match &sum.process {
+        (None, _, None, _) => match sum.process.as_ref().or(sum.container.as_ref()) {
             Some(name) if !name.untrusted().is_empty() => name.terminal().to_string(),
             _ => "(not known)".to_owned(),
         },

@@ -2,6 +2,7 @@
 
 pub(crate) mod alert_files;
 pub(crate) mod alerts;
+mod lines;
 mod named;
 mod said;
 
@@ -18,10 +19,10 @@ use crate::client::{self, Answer, RefusedRequest};
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::compression;
+use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
-use crate::terminal::printable::{note, print, print_json};
+use crate::terminal::printable::{note, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
-use crate::terminal::{hex_dump, human};
 use crate::verbs::analysis::SessionInput;
 use crate::verbs::apps;
 use crate::verbs::chosen_export::{ChosenExport, Exported};
@@ -37,11 +38,10 @@ use alerts::{AlertArgs, AlertQuery, ExportOptions};
 use api::bodies::FilePrecision;
 use api::path;
 use api::question::{ExportQuestion, FlowsQuestion, ListingQuestion, PacketsQuestion};
-use base::source::{Batch, Source};
-use base::time::{self, Timestamp};
-use decode::text::{self, Line, Stamp, TextWriter};
-use formats::reader::FileSource;
+use base::time::Timestamp;
+use decode::text;
 use formats::writer::{Format, Options as FileOptions, Precision};
+use lines::LineOptions;
 use protocols::AppFilter;
 use said::SaidArgs;
 
@@ -360,32 +360,11 @@ impl Get {
         ended(&trailers, common)
     }
 
+    /// Prints one line for each packet of a capture file.
     pub(crate) fn print_lines(&self, file: Box<dyn Read + Send>, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
-        let stamp = self.selection.habits.stamp();
-        let mut writer = TextWriter::new(tz.clone(), precision).beginning_with(stamp);
-        let mut names_zone = stamp == Stamp::Clock && !common.quiet;
-        let mut source = FileSource::from_reader(file, Arc::default());
-        let (mut lines, dump) = (String::new(), self.selection.habits.dump());
-        loop {
-            let batch = source.batch(&mut |packet| {
-                if std::mem::take(&mut names_zone) {
-                    note(&format!("retrocap: times are in {}", zone(packet.time, tz)));
-                }
-                let decoded = decode::decode(packet.link_type, packet.data);
-                let (time, link_type, data) = (packet.time, packet.link_type, packet.data);
-                let line = Line { time, link_type, data, original_len: packet.original_len, decoded: &decoded };
-                writer.write(&mut lines, &line);
-                if let Some(dump) = dump {
-                    hex_dump::append(&mut lines, dump, packet.data, hex_dump::link_header_bytes(packet.link_type));
-                }
-            });
-            print(&lines)?;
-            lines.clear();
-            if batch? == Batch::End {
-                return Ok(());
-            }
-        }
+        let (stamp, dump) = (self.selection.habits.stamp(), self.selection.habits.dump());
+        lines::print_lines(file, &LineOptions { precision, stamp, dump }, common, tz)
     }
 
     /// Finds the sessions that name a host, and then gets their packets.
@@ -481,14 +460,5 @@ impl Get {
     /// Writes a capture file without packets, because readers of a pipe reject empty input.
     fn empty(&self, output: Output) -> anyhow::Result<()> {
         export::empty(self.format(), output)
-    }
-}
-
-/// The time zone of lines: `UTC`, or `+01:00 (Europe/Berlin)`.
-fn zone(time: Timestamp, tz: &TimeZone) -> String {
-    let offset = time::zone(time, tz);
-    match tz.iana_name() {
-        Some(name) if offset != "UTC" => format!("{offset} ({name})"),
-        _ => offset,
     }
 }

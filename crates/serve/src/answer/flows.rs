@@ -23,7 +23,7 @@ use query::flows::Flow;
 use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, ROW_BYTES};
 use query::logged_rows::LogNotes;
 use query::sums::{By, SUM_BYTES};
-use query::{Request, SearchNotes, counted};
+use query::{Request, SearchNotes, Tier, counted};
 
 /// Sums for which there is room in the smallest memory.
 const SUMS_MIN: usize = 1024;
@@ -32,9 +32,13 @@ const SUMS_MIN: usize = 1024;
 pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -> Result<Answer, Problem> {
     tracing::debug!("{peer} lists sessions: {}", describe::sentence(&query.request));
     let (audited, listed_by_id) = (audited(&query), query.ids.is_some());
-    if (query.is_by_process() || query.by == Some(By::Process)) && service.processes.is_none() {
-        let sentence = "the recorder does not name processes: start it with --processes";
-        return Err(Problem::nothing_matched(&Cause::new("not_watched", sentence.to_owned())));
+    if wants_processes(&query) && service.processes.is_none() && !service.history().asks_log(&query.request) {
+        let of_log = match service.history().log {
+            Some(_) => "; names of earlier times are in the log of sessions: ask with --from disk",
+            None => "",
+        };
+        let sentence = format!("the recorder does not name processes: start it with --processes{of_log}");
+        return Err(Problem::nothing_matched(&Cause::new("not_watched", sentence)));
     }
     // A listing that does not fit into memory at once is read in several passes; sums are all held until the end.
     let (share, fit) = service.listing(&peer, known_at_most(&service)).await?;
@@ -76,6 +80,11 @@ async fn app_question(
         }
     };
     Ok(AppQuestion { filter, whole_sessions, ids: ids.clone(), _places: places })
+}
+
+/// Whether the answer depends on the processes of sessions.
+fn wants_processes(query: &FlowQuery) -> bool {
+    query.is_by_process() || query.by.is_some_and(By::names_processes)
 }
 
 /// An upper bound of the sessions known: the number of entries, or of packets.
@@ -261,7 +270,13 @@ impl Listing {
 
     /// Adds to a sentence what was read of the log on disk, or that the disk was not asked.
     fn of_log(&self, sentence: String, log: Option<&LogNotes>) -> String {
-        of_log(self.service.history(), &self.query.request, sentence, log)
+        let sentence = of_log(self.service.history(), &self.query.request, sentence, log);
+        let has_memory = self.query.request.tier != Some(Tier::Disk);
+        if !(has_memory && self.service.processes.is_none() && wants_processes(&self.query)) {
+            return sentence;
+        }
+        let unnamed = "sessions in memory have no processes, because the recorder runs without --processes";
+        if sentence.is_empty() { unnamed.to_owned() } else { format!("{sentence}; {unnamed}") }
     }
 
     /// Writes the sessions that are selected, at most `most`, and returns how many.

@@ -15,7 +15,8 @@ use super::stream::{AnswerEnd, ClientGone, Sink};
 use api::Problem;
 use api::answers::{Missing, NotOpened, Outcome, Piece, Total};
 use api::parameters::PacketQuery;
-use formats::writer::Exporter;
+use formats::writer::{ExportError, Exporter, Format};
+use query::attribution::PacketProcesses;
 use query::explain::{Cause, Question};
 use query::search::{Selector, SessionTotals};
 use query::{Found, SearchNotes, Summary, counted};
@@ -36,6 +37,16 @@ struct File {
     /// Packets in `pending`.
     packets: u64,
     left_out: u64,
+}
+
+impl File {
+    fn put(&mut self, found: &Found<'_>, comment: Option<&str>) -> Result<(), ExportError> {
+        let (exporter, pending) = (&mut self.exporter, &mut self.pending);
+        match comment {
+            Some(comment) => exporter.packet_with_comment(pending, found.interface, &found.packet, comment),
+            None => exporter.packet(pending, found.interface, &found.packet),
+        }
+    }
 }
 
 impl LinesAnswer {
@@ -63,7 +74,10 @@ impl LinesAnswer {
         // Bytes of all files together after which they are sent.
         let pending_bytes_max = 2 * sink.chunk_bytes();
         let (mut pending, mut targets) = (0, Vec::new());
+        let table = self.service.processes.as_deref().filter(|_| self.query.format == Format::Pcapng);
+        let mut processes = table.map(PacketProcesses::new);
         while let Some(found) = packets.next() {
+            let comment = processes.as_mut().and_then(|processes| processes.comment(&found.packet));
             entry.packet(found.packet.data.len());
             targets.clear();
             for &selection in found.selections {
@@ -75,7 +89,7 @@ impl LinesAnswer {
             for &target in &targets {
                 let file = files.entry(target).or_insert_with(|| self.begin(target));
                 let before = file.pending.len();
-                match file.exporter.packet(&mut file.pending, found.interface, &found.packet) {
+                match file.put(&found, comment.as_deref()) {
                     Ok(()) => file.packets += 1,
                     Err(_) => file.left_out += 1,
                 }

@@ -1,0 +1,179 @@
+//! Who accepted a connection, who opened a raw socket, and in which container a process was that has ended.
+
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{alone, now_ns, open_now, tracer};
+use crate::process::{Certainty, Process};
+use crate::raw::RawOwner;
+use crate::sockets::Protocol;
+use crate::table::SocketTable;
+use crate::tracer::Tracer;
+use crate::watcher::Watcher;
+
+/// A server that shares its listener with four workers; each says which process accepted. It ends with its standard input.
+const PREFORKING: &str = r#"
+import os, socket, sys
+s = socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, backlog=64)
+workers = []
+for _ in range(4):
+    pid = os.fork()
+    if not pid:
+        while True:
+            c, _ = s.accept()
+            c.sendall(str(os.getpid()).encode())
+            c.close()
+    workers.append(pid)
+print(s.getsockname()[1], flush=True)
+sys.stdin.read()
+for pid in workers:
+    os.kill(pid, 9)
+"#;
+
+/// Connects to a server with workers. Returns how many of how many connections have the process that accepted; none has
+/// another one.
+fn ask_workers(address: &str, tracer: Option<Tracer>, pause: Duration) -> Option<(u32, u32)> {
+    let mut server = Command::new("python3");
+    server.args(["-c", PREFORKING, address]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut server) = server.spawn() else {
+        eprintln!("SKIPPED: python3 is not installed");
+        return None;
+    };
+    let mut port = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.as_mut().unwrap()), &mut port).unwrap();
+    let to = SocketAddr::new(address.parse().unwrap(), port.trim().parse().unwrap());
+    let table = SocketTable::new(8 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap().with_tracer(tracer);
+    let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    look();
+    look();
+    let (mut right, mut all) = (0, 0);
+    for _ in 0..100 {
+        let began = now_ns();
+        let mut client = TcpStream::connect(to).unwrap();
+        let mut accepted_by = String::new();
+        client.read_to_string(&mut accepted_by).unwrap();
+        let from = client.local_addr().unwrap();
+        std::thread::sleep(pause);
+        look();
+        all += 1;
+        let [_, found] = table.of_session(Protocol::Tcp, from, to, open_now(began));
+        if let Some(Process { pid: Some(pid), .. }) = found {
+            assert_eq!(pid.to_string(), accepted_by, "{found:?}");
+            right += 1;
+        } else if let Some(found) = found {
+            let name = found.name.as_deref().unwrap_or_default();
+            assert!(name.starts_with("python"), "the program of all of them: {found:?}");
+            assert_eq!(found.certainty, Certainty::Program);
+        }
+    }
+    drop(server.stdin.take());
+    server.wait().unwrap();
+    Some((right, all))
+}
+
+#[test]
+fn the_worker_that_accepted_is_named_by_the_kernel_and_never_another_one() {
+    let _alone = alone();
+    for address in ["127.0.0.1", "::1"] {
+        let Some((right, all)) = ask_workers(address, None, Duration::ZERO) else { return };
+        println!("{address}: scans alone named {right} of {all} that a worker accepted and closed, and none wrong");
+        let Some(tracer) = tracer() else { return };
+        let (right, all) = ask_workers(address, Some(tracer), Duration::ZERO).unwrap();
+        println!("{address}: the kernel named {right} of {all}, and none wrong");
+        assert!(right * 100 >= all * 99, "{right} of {all}");
+    }
+}
+
+/// Opens a raw socket of ICMP in another program, which says that it did.
+fn opens_raw(tracer: Option<Tracer>) {
+    let table = SocketTable::new(1 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap().with_tracer(tracer);
+    let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    look();
+    // A protocol for experiments, which nobody else has a socket of (RFC 3692).
+    let script = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253); print('up', flush=True); sys.stdin.read()";
+    let mut program = Command::new("python3");
+    program.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut program) = program.spawn() else { return eprintln!("SKIPPED: python3 is not installed") };
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(program.stdout.as_mut().unwrap()), &mut line).unwrap();
+    if line != "up\n" {
+        program.wait().unwrap();
+        return eprintln!("SKIPPED: raw sockets need CAP_NET_RAW");
+    }
+    look();
+    let began = now_ns();
+    let RawOwner::Known(process) = table.of_raw_session(253, false, open_now(began)) else {
+        panic!("{:?}", table.of_raw_session(253, false, open_now(began)))
+    };
+    assert_eq!((process.pid, process.certainty), (Some(program.id()), Certainty::Port));
+    assert_eq!(table.of_raw_session(253, true, open_now(began)), RawOwner::Nobody, "not of IPv6");
+    drop(program.stdin.take());
+    program.wait().unwrap();
+    look();
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(table.of_raw_session(253, false, open_now(now_ns())), RawOwner::Nobody, "after its end");
+}
+
+#[test]
+fn raw_sockets_are_named_by_the_kernel_and_by_scans() {
+    let _alone = alone();
+    opens_raw(None);
+    if let Some(tracer) = tracer() {
+        opens_raw(Some(tracer));
+    }
+}
+
+/// A hierarchy of cgroup version 1 that names containers on hybrid systems.
+fn cgroup_v1() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let pids = mounts.find(|mount| {
+        mount.get(2) == Some(&"cgroup") && mount.get(3).is_some_and(|o| o.split(',').any(|o| o == "pids"))
+    })?;
+    Some(PathBuf::from(pids[1]))
+}
+
+#[test]
+fn a_container_of_cgroup_version_1_is_named_after_its_process_has_ended() {
+    let _alone = alone();
+    let Some(tracer) = tracer() else { return };
+    let Some(root) = cgroup_v1() else { return eprintln!("SKIPPED: no hierarchy of cgroup version 1 is mounted") };
+    let id = format!("{:064x}", 0xfeed_0000_0000_u64 + u64::from(std::process::id()));
+    let docker = root.join("docker");
+    let made = !docker.exists() && std::fs::create_dir(&docker).is_ok();
+    let directory = docker.join(&id);
+    if let Err(error) = std::fs::create_dir(&directory) {
+        return eprintln!("SKIPPED: {}: {error}", directory.display());
+    }
+    let table = SocketTable::new(1 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap().with_tracer(Some(tracer));
+    watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (tcp, udp) = (listener.local_addr().unwrap(), receiver.local_addr().unwrap());
+    let began = now_ns();
+    let script = format!(
+        "echo $$ >{}/cgroup.procs && echo x >/dev/tcp/127.0.0.1/{} && echo x >/dev/udp/127.0.0.1/{}",
+        directory.display(),
+        tcp.port(),
+        udp.port()
+    );
+    let status = Command::new("bash").args(["-c", &script]).status().unwrap();
+    let from = [listener.accept().unwrap().1, receiver.recv_from(&mut [0; 8]).unwrap().1];
+    std::fs::remove_dir(&directory).unwrap();
+    if made {
+        std::fs::remove_dir(&docker).unwrap();
+    }
+    assert!(status.success());
+    watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    for (protocol, from, to) in [(Protocol::Tcp, from[0], tcp), (Protocol::Udp, from[1], udp)] {
+        let [client, _] = table.of_session(protocol, from, to, open_now(began));
+        let container = client.as_ref().and_then(|client| client.container.as_deref());
+        assert_eq!(container, Some(&*format!("docker:{}", &id[..12])), "{client:?}");
+    }
+}

@@ -1,0 +1,167 @@
+//! The sessions of NAT, as a bounded table: which session on one side is which on the other.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use crate::conntrack::Translation;
+use crate::lifetime::SessionLifetime;
+
+/// Size of a translation with its map entries, in bytes.
+const TRANSLATION_BYTES: usize = 512;
+/// Time after the last packet of a session at which the kernel may still report its translation.
+const LATE_NS: u64 = 1_000_000_000;
+
+/// A session as it is on the other side of a NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherSide {
+    /// Whether the session that was asked for is the one before translation.
+    pub asked_is_before: bool,
+    /// The ends on the other side, in the order in which they were asked for.
+    pub ends: [SocketAddr; 2],
+}
+
+type Ends = (u8, SocketAddr, SocketAddr);
+
+#[derive(Debug)]
+struct Sighting {
+    translation: Translation,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// The most recent translations.
+#[derive(Debug, Default)]
+pub(crate) struct Translations {
+    seen: VecDeque<Sighting>,
+    /// Number of the first in `seen`.
+    first: u64,
+    by_ends: HashMap<Ends, Vec<u64>>,
+}
+
+fn key(protocol: u8, [a, b]: [SocketAddr; 2]) -> Ends {
+    (protocol, a.min(b), a.max(b))
+}
+
+impl Translations {
+    pub(crate) fn bytes(&self) -> usize {
+        self.seen.len() * TRANSLATION_BYTES
+    }
+
+    /// Notes a change. Returns how many older ones were forgotten, so that all take at most `bytes_max` bytes.
+    pub(crate) fn take(&mut self, time_ns: u64, translation: Translation, bytes_max: usize) -> u64 {
+        let before = key(translation.protocol, translation.before);
+        let known = self.by_ends.get(&before).and_then(|numbers| numbers.last().copied());
+        let known = known.and_then(|number| self.seen.get_mut(usize::try_from(number - self.first).ok()?));
+        let known = known.filter(|sighting| sighting.last_ns == u64::MAX);
+        if let Some(sighting) = known {
+            if !translation.is_over && sighting.translation == translation {
+                return 0;
+            }
+            sighting.last_ns = time_ns.max(sighting.first_ns);
+        }
+        if translation.is_over {
+            return 0;
+        }
+        let number = self.first + self.seen.len() as u64;
+        for ends in [translation.before, translation.after] {
+            self.by_ends.entry(key(translation.protocol, ends)).or_default().push(number);
+        }
+        self.seen.push_back(Sighting { translation, first_ns: time_ns, last_ns: u64::MAX });
+        let mut forgotten = 0;
+        while self.bytes() > bytes_max && self.forget_oldest() {
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let Some(Sighting { translation, .. }) = self.seen.pop_front() else { return false };
+        for ends in [translation.before, translation.after] {
+            let key = key(translation.protocol, ends);
+            if let Some(numbers) = self.by_ends.get_mut(&key) {
+                numbers.retain(|number| *number != self.first);
+                if numbers.is_empty() {
+                    self.by_ends.remove(&key);
+                }
+            }
+        }
+        self.first += 1;
+        true
+    }
+
+    /// The other side of a session; `None` also if it is not clear which one.
+    pub(crate) fn find(&self, protocol: u8, ends: [SocketAddr; 2], lived: SessionLifetime) -> Option<OtherSide> {
+        let numbers = self.by_ends.get(&key(protocol, ends))?;
+        let sightings = numbers.iter().filter_map(|number| self.seen.get(usize::try_from(number - self.first).ok()?));
+        let mut fitting = sightings.filter(|sighting| {
+            sighting.first_ns <= lived.last_ns.saturating_add(LATE_NS) && sighting.last_ns >= lived.first_ns
+        });
+        let found = fitting.next()?;
+        if fitting.any(|other| other.translation != found.translation) {
+            return None;
+        }
+        let Translation { before, after, .. } = found.translation;
+        let turned = |[a, b]: [SocketAddr; 2]| [b, a];
+        if ends == before || ends == turned(before) {
+            let ends = if ends == before { after } else { turned(after) };
+            return Some(OtherSide { asked_is_before: true, ends });
+        }
+        let ends = if ends == after { before } else { turned(before) };
+        Some(OtherSide { asked_is_before: false, ends })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn masqueraded(port: u16) -> Translation {
+        let to = SocketAddr::from(([192, 0, 2, 7], 443));
+        Translation {
+            protocol: 6,
+            before: [SocketAddr::from(([10, 0, 0, 2], port)), to],
+            after: [SocketAddr::from(([198, 51, 100, 1], port)), to],
+            is_over: false,
+        }
+    }
+
+    fn at(first: u64, last: u64) -> SessionLifetime {
+        SessionLifetime { first_ns: first * SECOND, last_ns: last * SECOND, closed: true }
+    }
+
+    #[test]
+    fn each_side_of_a_nat_has_the_other_for_its_time_only() {
+        let mut table = Translations::default();
+        let one = masqueraded(4000);
+        table.take(10 * SECOND, one, 1 << 20);
+        table.take(20 * SECOND, Translation { is_over: true, ..one }, 1 << 20);
+        let other = table.find(6, one.before, at(10, 19)).unwrap();
+        assert_eq!((other.asked_is_before, other.ends), (true, one.after));
+        let [a, b] = one.after;
+        let other = table.find(6, [b, a], at(10, 19)).unwrap();
+        assert_eq!((other.asked_is_before, other.ends), (false, [one.before[1], one.before[0]]));
+        assert_eq!(table.find(17, one.before, at(10, 19)), None);
+        assert_eq!(table.find(6, one.before, at(21, 30)), None, "after its end");
+        // The same outside by another host inside, at the same time as far as is known.
+        let two = Translation { before: [SocketAddr::from(([10, 0, 0, 3], 9)), one.before[1]], ..one };
+        table.take(19 * SECOND, two, 1 << 20);
+        assert_eq!(table.find(6, one.after, at(12, 30)), None, "not clear");
+    }
+
+    #[test]
+    fn a_million_translations_stay_within_their_bytes_and_are_counted() {
+        let mut table = Translations::default();
+        let mut forgotten = 0;
+        for number in 0..1_000_000u32 {
+            let mut one = masqueraded(4000);
+            one.before[0].set_ip(std::net::Ipv4Addr::from(number).into());
+            one.after[0].set_port(u16::try_from(number % 60_000).unwrap());
+            forgotten += table.take(u64::from(number), one, 1 << 20);
+            assert!(table.bytes() <= 1 << 20);
+        }
+        assert_eq!(table.seen.len() as u64 + forgotten, 1_000_000);
+        assert!(table.by_ends.len() <= 2 * table.seen.len());
+    }
+}
