@@ -29,6 +29,7 @@ pub(super) fn start(service: &Arc<Service>, confinement: &Confinement) -> Result
         priority::lowest();
         enter();
         let mut sealed = Instant::now();
+        service.begin_record();
         while !service.is_stopping() {
             let began = Instant::now();
             service.pass_over_record();
@@ -36,6 +37,7 @@ pub(super) fn start(service: &Arc<Service>, confinement: &Confinement) -> Result
                 sealed = Instant::now();
                 service.seal_record();
             }
+            service.seal_spool();
             let pause = (began.elapsed() * REST).max(PASS_INTERVAL);
             while began.elapsed() < pause && !service.is_stopping() {
                 std::thread::sleep(STOP_CHECK_INTERVAL);

@@ -26,6 +26,7 @@ pub mod digest;
 pub mod manifest;
 pub mod merkle;
 pub mod record;
+pub mod record_events;
 pub mod seal;
 pub mod signature;
 pub mod signers;

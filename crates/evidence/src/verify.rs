@@ -9,6 +9,7 @@ use crate::capture::{Capture, PROOF_FORMAT, SessionProof, digests};
 use crate::digest::Digest;
 use crate::manifest::{self, FileEntry, Manifest};
 use crate::record::{ProvenPackets, Roots};
+use crate::record_events::RecordHistory;
 use crate::seal::{SealError, entry};
 use crate::signature;
 use crate::signers::AllowedSigners;
@@ -69,6 +70,8 @@ pub struct VerifyOptions {
     pub authorities: Vec<Vec<u8>>,
     /// The log in which the recorder sealed its record every minute.
     pub record: Option<Roots>,
+    /// What that log says beside the minutes.
+    pub history: RecordHistory,
     /// Proofs of single sessions: the proof, and the capture with the session.
     pub proofs: Vec<(SessionProof, PathBuf)>,
 }
@@ -125,6 +128,11 @@ pub fn verify(path: &Path, against: &VerifyOptions) -> Result<Findings, VerifyEr
     }
     check_recorder(directory, &manifest, against, &mut findings);
     for file in manifest.files.iter().filter(|file| file.packets.is_some()) {
+        if let Some((sealed, time)) = against.history.sealed_file(&file.sha256) {
+            let words = format!("{} is the file {} of the recorder's spool, sealed by {time}", file.name, sealed.name);
+            findings.add(Outcome::Holds, words);
+            continue;
+        }
         check_record(&directory.join(&file.name), &file.name, against, &mut findings);
     }
     for (proof, session) in &against.proofs {

@@ -34,8 +34,10 @@ export type SandboxStatus = { "mode": "required" | "best-effort" | "off"; "uid":
 export type SeccompStatus = { "enforced": boolean; "filters": number; "roles": (string)[]; "unrestricted_threads"?: number; };
 export type LandlockStatus = { "abi": number; "enforced": "full" | "partial" | "none"; "readable": (string)[]; "writable": (string)[]; };
 export type ProcessNaming = { "method"?: Source | null; "reason"?: string | null; "sockets": number; "forgotten": number; "lost": number; "nat_unseen"?: string | null; };
-export type SpoolStatus = { "dir": string; "state": string; "problem"?: string | null; "budget_bytes": number; "used_bytes": number; "files": number; "oldest"?: string | null; "whole_since"?: string | null; "behind_packets": number; "behind_bytes": number; "written_packets": number; "written_bytes": number; "lost_packets": number; "lost": SpoolLost; "removed_packets": number; "bands": (SpoolBand)[]; "log"?: SessionLogStatus | null; };
+export type SpoolStatus = { "dir": string; "state": string; "problem"?: string | null; "budget_bytes": number; "used_bytes": number; "files": number; "oldest"?: string | null; "whole_since"?: string | null; "behind_packets": number; "behind_bytes": number; "written_packets": number; "written_bytes": number; "lost_packets": number; "lost": SpoolLost; "removed_packets": number; "failures"?: number; "writes"?: DiskTimes; "syncs"?: DiskTimes; "bands": (SpoolBand)[]; "log"?: SessionLogStatus | null; };
 export type SpoolLost = { "too_slow": number; "no_room": number; "failed": number; };
+export type DiskTimes = { "count": number; "sum_us": number; "buckets": (DiskTimeBucket)[]; };
+export type DiskTimeBucket = { "up_to_us"?: number | null; "count": number; };
 export type SpoolBand = { "band": number; "offset_from": number; "files": number; "bytes": number; "oldest"?: string | null; };
 export type SessionLogStatus = { "files": number; "bytes": number; "oldest"?: string | null; "rows": number; "missed_sessions": number; "lost_rows": number; "removed_files": number; "problem"?: string | null; };
 export type RestartStatus = { "packets": number; "bytes": number; "sessions": number; "pins": number; "lost_packets": number; "recording_since"?: string | null; "gap_from"?: string | null; "gap_until"?: string | null; "gap_s": number; "gaps": number; "problem"?: string | null; };
@@ -86,6 +88,7 @@ export type Value = string | number | boolean | string[] | null | undefined;
 
 export interface Answers {
   "GET /v1/status": Status;
+  "GET /v1/spool": SpoolStatus | null;
   "GET /v1/pins": Pins;
   "POST /v1/pins": Pin;
   "GET /v1/timeline": Timeline;
@@ -109,6 +112,7 @@ export interface Lines {
 
 export interface Questions {
   "GET /v1/status": {  };
+  "GET /v1/spool": {  };
   "GET /v1/packets": { "filter"?: Value; "expr"?: Value; "since"?: Value; "until"?: Value; "around"?: Value; "window"?: Value; "interface"?: Value; "community-id"?: Value; "community_id"?: Value; "community-id-seed"?: Value; "flow"?: Value; "address"?: Value; "port"?: Value; "from"?: Value; "follow"?: Value; "carried-by"?: Value; "whole-sessions"?: Value; "dedup"?: Value; "app"?: Value; "seal"?: Value; "count"?: Value; "c"?: Value; "format"?: Value; "precision"?: Value; "nano"?: Value; "micro"?: Value; };
   "POST /v1/packets": {  };
   "GET /v1/flows": { "filter"?: Value; "expr"?: Value; "since"?: Value; "until"?: Value; "around"?: Value; "window"?: Value; "interface"?: Value; "community-id"?: Value; "community_id"?: Value; "community-id-seed"?: Value; "flow"?: Value; "address"?: Value; "port"?: Value; "from"?: Value; "sort"?: Value; "limit"?: Value; "after"?: Value; "id"?: Value; "name"?: Value; "process"?: Value; "container"?: Value; "app"?: Value; "by"?: Value; };

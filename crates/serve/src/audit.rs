@@ -33,6 +33,7 @@ use base::foreign::json_document;
 use base::log_limit::LogLimit;
 pub use error::AuditError;
 use evidence::record::SealedMinute;
+use evidence::record_events::RecordEvent;
 use file::{File, RECORD, REFUSALS};
 use refusals::Refusals;
 use signing::Signing;
@@ -272,8 +273,16 @@ impl Audit {
 
     /// Writes a minute of the record down that was sealed. It may wait for a disk.
     pub(crate) fn sealed(&self, minute: &SealedMinute) {
+        self.record_line(serde_json::to_string(minute).unwrap_or_default());
+    }
+
+    /// Writes another event of the record down. It may wait for a disk.
+    pub(crate) fn record_event(&self, event: &RecordEvent) {
+        self.record_line(serde_json::to_string(event).unwrap_or_default());
+    }
+
+    fn record_line(&self, line: String) {
         let Some(writer) = self.0.as_ref().and_then(|log| log.record_writer.as_ref()) else { return };
-        let line = serde_json::to_string(minute).unwrap_or_default();
         if let Err(error) = writer.append(Text::Line(line)) {
             tracing::warn!("a sealed minute was not written down: {error}");
         }

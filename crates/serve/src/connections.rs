@@ -239,7 +239,7 @@ async fn accept_connections(
         let asked = Arc::clone(&service);
         let ending = move || {
             asked.audit.summarize_refusals(true);
-            asked.seal_record();
+            asked.end_record();
             asked.audit.sign_head(asked.attestation.as_ref(), true);
         };
         let _ = service.blocking(ending).await;

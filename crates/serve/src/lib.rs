@@ -41,6 +41,7 @@ mod sealing;
 mod service;
 mod shutdown;
 mod spool_health;
+mod spool_sealing;
 pub mod tls;
 
 pub use connections::{Listener, serve, serve_page, serve_pcap_over_ip};

@@ -1,10 +1,11 @@
 //! The record that is sealed, and the packets of an export that are to be proven.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base::time::Timestamp;
 use evidence::digest::Digest;
+use evidence::record_events::SpoolFile;
 use query::record_seal::RecordSealer;
 
 /// Packets of one export that are proven; those beyond are not.
@@ -16,6 +17,16 @@ pub(crate) struct SharedSealer(Mutex<RecordSealer>);
 
 impl SharedSealer {
     pub(crate) fn lock(&self) -> MutexGuard<'_, RecordSealer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The files of the spool that are sealed, by name.
+#[derive(Debug, Default)]
+pub(crate) struct SealedSpool(Mutex<HashMap<String, SpoolFile>>);
+
+impl SealedSpool {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, SpoolFile>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

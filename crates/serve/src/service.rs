@@ -20,7 +20,7 @@ use super::health_history::HealthHistory;
 use super::page_port::PagePort;
 use super::peer::Peer;
 use super::quota::{Quota, Share};
-use super::record::SharedSealer;
+use super::record::{SealedSpool, SharedSealer};
 use super::retention_target::RetentionTarget;
 use super::tls::Tls;
 use api::bodies::SelectionList;
@@ -108,6 +108,8 @@ pub struct Service {
     pub(crate) attestation: Option<Arc<Attestation>>,
     /// Seals the record, if the recorder has a key.
     pub(crate) record: Option<SharedSealer>,
+    /// The files of the spool that are sealed.
+    pub(crate) sealed_spool: SealedSpool,
     /// The processes of sessions, where they are watched.
     pub(crate) processes: Option<Arc<SocketTable>>,
     pub(crate) tls: Option<Arc<Tls>>,
@@ -150,6 +152,7 @@ impl Service {
             audit: Audit::default(),
             attestation: None,
             record: None,
+            sealed_spool: SealedSpool::default(),
             processes: None,
             tls: None,
             no_memory_for_contents: None,

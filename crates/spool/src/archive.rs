@@ -1,6 +1,7 @@
 //! The interface between a spool and the rest of the recorder; it hides the medium.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -12,6 +13,9 @@ use crate::medium::Medium;
 use crate::place::Places;
 use crate::read::{FoundPacket, Packets, ReadSummary, Selection};
 use base::time::Timestamp;
+
+/// Bytes of a file that are read at once.
+const READ_BYTES: usize = 256 << 10;
 
 /// The files of a spool, for queries.
 pub trait Archive: fmt::Debug + Send + Sync {
@@ -35,6 +39,16 @@ pub trait Archive: fmt::Debug + Send + Sync {
 
     /// The state of the log of sessions; `None` if there is none.
     fn log(&self) -> Option<LogView>;
+
+    /// Names and lengths of the complete files; `None` while the spool is being opened.
+    fn complete_files(&self) -> Option<Vec<(String, u64)>>;
+
+    /// Calls `each` with the bytes of a file, in order, until it returns false.
+    ///
+    /// # Errors
+    ///
+    /// If the file is gone or cannot be read.
+    fn read_file(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()>;
 }
 
 /// The state of the log of sessions in the directory of a spool.
@@ -198,5 +212,28 @@ where
 
     fn log(&self) -> Option<LogView> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn complete_files(&self) -> Option<Vec<(String, u64)>> {
+        let catalogue = self.board.get()?.catalogue();
+        Some(catalogue.sealed.iter().map(|entry| (entry.name.to_string(), entry.len)).collect())
+    }
+
+    fn read_file(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
+        let file = self.medium.open(name)?;
+        let (mut offset, mut buffer) = (0, vec![0; READ_BYTES]);
+        loop {
+            match self.medium.read(&file, offset, &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => {
+                    offset += read as u64;
+                    if !each(buffer.get(..read).unwrap_or_default()) {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

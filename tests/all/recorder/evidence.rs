@@ -247,10 +247,11 @@ fn an_export_is_proven_to_be_what_was_sealed_minute_by_minute() {
     }
     let case = Case::new(&[]);
     let log = case.recorder.path("audit.log.record");
-    assert_eq!(std::fs::read_to_string(&log).unwrap(), "", "no minute is over");
+    assert!(!std::fs::read_to_string(&log).unwrap().contains("\"sealed\""), "no minute is over");
     case.export();
     let sealed = std::fs::read_to_string(&log).unwrap();
-    let minute: Value = serde_json::from_str(sealed.lines().next().unwrap()).unwrap();
+    let minute = sealed.lines().find(|line| line.contains("\"sealed\"")).unwrap();
+    let minute: Value = serde_json::from_str(minute).unwrap();
     assert_eq!((&minute["event"], &minute["packets"]), (&"sealed".into(), &PACKETS.into()));
     assert!(case.recorder.log().contains(minute["root"].as_str().unwrap()), "the head is in the log of the service");
     let verify = |log: &str| case.evidence(&["verify", "case.pcapng.evidence.json", "--record-log", log]);
@@ -271,4 +272,73 @@ fn an_export_is_proven_to_be_what_was_sealed_minute_by_minute() {
     // The log of another record proves nothing, and a log that was changed is refused.
     std::fs::write(case.path("other.record"), sealed.replacen("sealed", "sealeD", 1)).unwrap();
     assert_ne!(verify("other.record").code, 0);
+}
+
+#[test]
+fn files_that_were_cut_from_the_spool_are_known_by_hash_over_restarts() {
+    if !have("evidence of the spool", &["ssh-keygen", "sha256sum"]) {
+        return;
+    }
+    let folder = directory();
+    key(folder.path(), "recorder");
+    let capture = folder.path().join("capture.pcap");
+    let mut bytes = generate::header();
+    for number in 0..PACKETS {
+        generate::packet(&mut bytes, number * 1000, u32::try_from(number % 5).unwrap(), true, 100);
+    }
+    std::fs::write(&capture, bytes).unwrap();
+    let spool = folder.path().join("spool");
+    let start = |directory: TempDir| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "-m", "40M", "--speed", "max", "--spool-size", "64M", "--evidence-key"]);
+        command.arg(folder.path().join("recorder")).arg("--spool").arg(&spool).arg("--replay").arg(&capture);
+        let recorder = Recorder::start(command, directory);
+        recorder.arrived(PACKETS);
+        recorder
+    };
+    // Stops in order, and keeps the folder with the logs.
+    let stop = |mut recorder: Recorder| {
+        recorder.signal("-TERM");
+        recorder.child.wait().unwrap();
+        std::mem::replace(&mut recorder.directory, directory())
+    };
+    let audit = |recorder: &Recorder| {
+        let mut command = Command::new(PROGRAM);
+        reply(&command.args(["evidence", "audit"]).arg(recorder.path("audit.log.record")).output().unwrap())
+    };
+    let logs = stop(start(directory()));
+    let recorder = start(logs);
+    eventually("the files of the first run are sealed", || audit(&recorder).stdout.contains("of the spool"));
+    let sealed = audit(&recorder);
+    assert!(sealed.code == 0 && sealed.stdout.contains("sealed all before each stop"), "{sealed:?}");
+    let files = || {
+        let files = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.is_file() && path.metadata().unwrap().len() > 0).collect::<Vec<_>>()
+    };
+    let log = std::fs::read_to_string(recorder.path("audit.log.record")).unwrap();
+    let hash = |path: &Path| {
+        let output = Command::new("sha256sum").arg(path).output().unwrap();
+        String::from_utf8_lossy(&output.stdout)[..64].to_owned()
+    };
+    // sha256sum alone agrees.
+    let (victim, its_hash) = files()
+        .into_iter()
+        .map(|path| (path.clone(), hash(&path)))
+        .find(|(_, hash)| log.contains(hash))
+        .unwrap_or_else(|| panic!("{:?}: {log}", files()));
+    // Somebody removes it while no recorder runs, and the next recorder is killed.
+    let logs = stop(recorder);
+    std::fs::remove_file(&victim).unwrap();
+    let mut recorder = start(logs);
+    eventually("the third run has sealed its files", || {
+        let found = audit(&recorder);
+        found.stdout.contains("was removed from the spool") && found.stdout.contains(&its_hash)
+    });
+    assert!(audit(&recorder).stdout.contains("cannot be known: when"), "{:?}", audit(&recorder));
+    recorder.child.kill().unwrap();
+    recorder.child.wait().unwrap();
+    let logs = std::mem::replace(&mut recorder.directory, directory());
+    let recorder = start(logs);
+    eventually("the break is told", || audit(&recorder).stdout.contains("without a stop in order"));
+    assert_eq!(audit(&recorder).code, 0, "nothing was removed from the log");
 }

@@ -11,12 +11,18 @@ use super::session;
 use crate::error::{AlreadyReported, Usage};
 use crate::options::Common;
 use crate::terminal::printable::{print, print_json};
+use base::counted::counted;
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use evidence::chain::{self, Report};
 use evidence::record::Roots;
+use evidence::record_events::RecordHistory;
 use evidence::signers::AllowedSigners;
 use evidence::timestamp;
 use evidence::verify::{self, Finding, Findings, Outcome, VerifyOptions, beside};
+
+/// Removed files and restarts that are listed.
+const LISTED_MAX: usize = 100;
 
 /// Reads what a manifest is compared with.
 pub(super) fn against(
@@ -26,7 +32,9 @@ pub(super) fn against(
     sessions: &[PathBuf],
 ) -> anyhow::Result<VerifyOptions> {
     let mut against = VerifyOptions { signers: signers.map(read_signers).transpose()?, ..VerifyOptions::default() };
-    against.record = record_log.map(read_record).transpose()?;
+    if let Some((roots, history)) = record_log.map(read_record).transpose()? {
+        (against.record, against.history) = (Some(roots), history);
+    }
     for path in tsa_ca {
         let pem = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
         let found = timestamp::read_authorities(&pem);
@@ -43,18 +51,21 @@ pub(super) fn against(
 }
 
 /// The roots of a log of sealed minutes whose chain holds.
-fn read_record(file: &Path) -> anyhow::Result<Roots> {
-    let mut roots = Roots::default();
+fn read_record(file: &Path) -> anyhow::Result<(Roots, RecordHistory)> {
+    let (mut roots, mut history) = (Roots::default(), RecordHistory::default());
     let (mut chained, mut readers) = (older(file), Vec::new());
     chained.push(file.to_owned());
     for path in &chained {
         let text = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
-        text.split(|&byte| byte == b'\n').for_each(|line| roots.add_line(line));
+        text.split(|&byte| byte == b'\n').for_each(|line| {
+            roots.add_line(line);
+            history.add_line(line);
+        });
         readers.push(std::io::Cursor::new(text));
     }
     let report = chain::check(readers).context("cannot read the log of sealed minutes")?;
     match report.breaks.first() {
-        None => Ok(roots),
+        None => Ok((roots, history.ended())),
         Some((line, found)) => Err(anyhow!("{}: line {line}: {found}", file.display())),
     }
 }
@@ -80,13 +91,80 @@ pub(super) fn audit(file: &Path, signers: Option<&Path>, common: &Common) -> any
     if chained.lines == 0 {
         return Err(Usage::of(format_args!("{} is empty, so there is nothing to check", file.display())));
     }
-    let findings = findings(&chained, signers.as_ref(), paths.len());
+    let mut findings = findings(&chained, signers.as_ref(), paths.len());
+    if chained.holds() {
+        findings.0.extend(of_record(&paths)?);
+    }
     let shown = file.display();
     let first = match findings.hold() {
         true => format!("{shown}: no line of {} was removed, changed or moved", chained.lines),
         false => format!("{shown}: LINES WERE REMOVED, CHANGED OR MOVED"),
     };
     report(&first, &findings, common)
+}
+
+/// What a log of sealed minutes says of runs of the recorder, and of the files of its spool; nothing for other logs.
+fn of_record(paths: &[PathBuf]) -> anyhow::Result<Vec<Finding>> {
+    let mut history = RecordHistory::default();
+    for path in paths {
+        let text = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
+        text.split(|&byte| byte == b'\n').for_each(|line| history.add_line(line));
+    }
+    let history = history.ended();
+    let mut findings = Vec::new();
+    let mut add = |outcome, words: String| findings.push(Finding { outcome, words });
+    if history.starts > 1 && history.breaks.is_empty() {
+        add(
+            Outcome::Holds,
+            format!("the recorder was started {} times, and sealed all before each stop", history.starts),
+        );
+    }
+    for (last, start) in history.breaks.iter().take(LISTED_MAX) {
+        let words = "what was recorded after {last}, until the recorder ended: it was started again at {start} without a stop in order";
+        add(Outcome::Unknown, words.replace("{last}", last).replace("{start}", start));
+    }
+    let files = history.files.len() + history.removed.len() + history.gone.len();
+    if files > 0 {
+        add(
+            Outcome::Holds,
+            format!(
+                "{} of the spool {} sealed by {} SHA-256",
+                counted(files as u64, "file", "files"),
+                if files == 1 { "was" } else { "were" },
+                if files == 1 { "its" } else { "their" }
+            ),
+        );
+    }
+    for (file, time) in history.removed.iter().take(LISTED_MAX) {
+        add(
+            Outcome::Holds,
+            format!(
+                "{} ({} bytes, SHA-256 {}) was in the spool and was removed by {time}",
+                printable(&file.name),
+                file.bytes,
+                file.sha256
+            ),
+        );
+    }
+    for (file, time) in history.gone.iter().take(LISTED_MAX) {
+        let name = printable(&file.name);
+        add(
+            Outcome::Unknown,
+            format!(
+                "when {name} ({} bytes, SHA-256 {}) was removed from the spool: it was gone by {time}",
+                file.bytes, file.sha256
+            ),
+        );
+    }
+    let more = (history.removed.len() + history.gone.len()).saturating_sub(2 * LISTED_MAX);
+    if more > 0 {
+        add(Outcome::Holds, format!("{more} or more further files were removed: the log lists each with its hash"));
+    }
+    Ok(findings)
+}
+
+fn printable(name: &str) -> String {
+    Foreign::new(name).terminal().to_string()
 }
 
 /// The older files of a log, the oldest first.
