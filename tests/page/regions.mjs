@@ -235,6 +235,10 @@ await run({
     await until('one found', async () => /1 found, 0 found in part, 0 missing/.test(await page.locator('#alert-note').textContent()));
     // The alerts are in the address: somebody else sees the same outcomes, of the recorder as it is then.
     const other = await open(context, page.url().replace(/#/, `#${link().split('#')[1]}&`));
+    // Whoever opens it decides whether to ask.
+    await until('the alerts', async () => (await other.locator('#outcomes tbody tr').count()) === 1);
+    assert.match(await other.locator('#outcomes').textContent(), /not asked for yet/);
+    await other.locator('#alerts-look').click();
     await until('the same outcomes', async () => /1 found, 0 found in part, 0 missing/.test(await other.locator('#alert-note').textContent()));
     assert.deepEqual(await other.locator('#outcomes tbody tr').allTextContents(), await page.locator('#outcomes tbody tr').allTextContents());
     await other.evaluate(() => { location.hash = location.hash.replace(/alerts=.{9}/, 'alerts=AAAAAAAAA'); });

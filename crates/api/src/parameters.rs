@@ -339,7 +339,7 @@ mod tests {
         let flows = FlowQuery::read("by=host&address=10.0.0.0/8&port=443", CLOCK).unwrap();
         assert_eq!((flows.by, flows.sort, flows.request.port), (Some(By::Host), Sort::Bytes, Some(443.into())));
         for (query, says) in [
-            ("by=colour", "host, peer, port or process"),
+            ("by=colour", "host, peer, port, process or container"),
             ("by=host&sort=duration", "out or in of sums"),
             ("by=host&name=x", "exclude each other"),
             ("by=host&id=1", "exclude each other"),

@@ -18,13 +18,16 @@ export function onRenewed(then) { renewed = then; }
 
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.detail || problem.title || `the recorder answered ${status}`);
+    super(problem.detail || problem.title || (status === 431 ? 'this is more than the recorder reads in one question' : `the recorder answered ${status}`));
     this.status = status;
     this.cause = problem.cause;
   }
 }
 
-export const isGone = (error) => error instanceof TypeError || error.name === 'TimeoutError';
+// The recorder did not answer at all.
+class Gone extends Error {}
+
+export const isGone = (error) => error instanceof Gone || error.name === 'TimeoutError';
 export const hasEnded = (error) => error instanceof Refused && error.status === 401;
 
 // Takes the secret out of the address of the page and exchanges it; without one, another tab may have a token.
@@ -71,7 +74,8 @@ async function send(method, target, options = {}) {
   const headers = { 'Retrocap-End': 'line' };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (options.body) headers['Content-Type'] = 'application/json';
-  const answer = await fetch(target, { ...options, method, headers, cache: 'no-store', credentials: 'same-origin', redirect: 'error' });
+  const answer = await fetch(target, { ...options, method, headers, cache: 'no-store', credentials: 'same-origin', redirect: 'error' })
+    .catch((error) => { throw error instanceof TypeError ? new Gone(error.message) : error; });
   if (!answer.ok) {
     const problem = await answer.text().then(parse).catch(() => ({}));
     throw new Refused(answer.status, problem);
@@ -164,13 +168,17 @@ export async function lines(what, parameters, each, { body, signal } = {}) {
 }
 
 // Characters that are not seen, or that turn the direction in which a line is read. JSON has them as escapes.
-const DECEPTIVE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+const DECEPTIVE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/u;
+const DECEPTIVE_ALL = new RegExp(DECEPTIVE.source, 'gu');
 
 // What the recorder says, with texts of the network in which no character deceives.
 export function parse(text) {
-  if (!text.includes('\\u')) return JSON.parse(text);
-  return JSON.parse(text, (_, value) => (typeof value === 'string' ? value.replace(DECEPTIVE, '\ufffd') : value));
+  if (!text.includes('\\u') && !DECEPTIVE.test(text)) return JSON.parse(text);
+  return JSON.parse(text, (_, value) => (typeof value === 'string' ? plain(value) : value));
 }
+
+// A text in which no character deceives.
+export const plain = (/** @type {string} */ text) => text.replaceAll(DECEPTIVE_ALL, '\ufffd');
 
 // The query string of these parameters; those without a value are left out, and a list is repeated.
 function query(parameters) {

@@ -8,7 +8,7 @@ import { change, state } from './state.js';
 import { words } from './table.js';
 import { button, byId, el, panels, save, say } from './ui.js';
 
-const PACKETS = 500;
+const PACKETS = 500, PASS_MS = 150;
 // The archive rounds times to the millisecond.
 const AROUND_US = 1000;
 const HOST_US = 300e6;
@@ -27,7 +27,9 @@ function selection(/** @type {Partial<Flow>} */ flow) {
     return { filter: `ether host ${flow.originator.mac} and ether host ${flow.responder.mac}`, since, until, interface: flow.interface };
   }
   const proto = hasPorts(flow.proto) ? ` ${flow.proto}` : '';
-  return { flow: `${endpoint(flow.originator, flow.proto)} ${endpoint(flow.responder, flow.proto)}${proto}`, since, until, interface: flow.interface };
+  // The same endpoints may talk on several VLANs.
+  const filter = flow.vlan === null ? undefined : `vlan ${flow.vlan}`;
+  return { filter, flow: `${endpoint(flow.originator, flow.proto)} ${endpoint(flow.responder, flow.proto)}${proto}`, since, until, interface: flow.interface };
 }
 
 // An expression for a pin.
@@ -49,7 +51,7 @@ function curl(app, target) {
 }
 
 export function detail(place, app) {
-  let shown = '', serial = 0;
+  let shown = '', serial = 0, seen = NaN, waiting = 0;
 
   async function copy(text, what) {
     const box = el('textarea', { readonly: true, rows: 3, 'aria-label': what }, text);
@@ -228,7 +230,12 @@ export function detail(place, app) {
     shown = key;
     serial += 1;
     const mine = serial;
+    seen = NaN;
     place.replaceChildren(el('p', {}, 'Reading …'));
+    // Keys that are held pass many sessions by.
+    clearTimeout(waiting);
+    await new Promise((resolve) => { waiting = setTimeout(resolve, PASS_MS); });
+    if (mine !== serial) return;
     /** @type {Partial<Flow>} */
     let flow;
     try {
@@ -240,14 +247,26 @@ export function detail(place, app) {
       return;
     }
     if (mine !== serial || !flow) return;
+    seen = flow.packets.originator + flow.packets.responder;
     const title = `${endpoint(flow.originator, flow.proto)} → ${endpoint(flow.responder, flow.proto)} ${flow.proto}`;
     const views = [['packets', 'Packets', (body) => packets(flow, body)], ['conversation', 'Both directions', (body) => conversation(flow, body)],
       ['files', 'Files', (body) => files(flow, body)], ['about', 'About', (body) => about(flow, body)]];
     const may = app.visitor?.roles.includes('packets');
     place.replaceChildren(close(), el('h2', {}, title), el('p', { class: 'note' }, [words(flow), flow.state, `${bytes(flow.bytes.originator + flow.bytes.responder)}`].filter(Boolean).join(' · ')),
-      buttons(flow), el('p', { id: 'given', role: 'status' }), panels(may ? views : views.slice(3), state.tab || 'packets', (tab) => change({ tab: tab === 'packets' ? '' : tab }, false)));
+      el('p', { id: 'news', role: 'status' }), buttons(flow), el('p', { id: 'given', role: 'status' }), panels(may ? views : views.slice(3), state.tab || 'packets', (tab) => change({ tab: tab === 'packets' ? '' : tab }, false)));
   }
 
   const close = () => button('Close', () => { change({ session: '', tab: '', packet: '' }); byId('grid').focus(); }, { class: 'close', id: 'close' });
-  return { show };
+
+  // Says when the session has packets that are not shown.
+  function news() {
+    const row = state.session && seen >= 0 ? app.store.findId(state.session) : -1, line = byId('news');
+    if (row < 0 || !line) return;
+    const more = app.store.originatorPackets[row] + app.store.responderPackets[row] - seen;
+    const text = more > 0 ? `${counted(more, 'newer packet')} ` : '';
+    if (line.dataset.shown === text) return;
+    line.dataset.shown = text;
+    line.replaceChildren(...(text ? [text, button('Show', () => { shown = ''; show(); }, { id: 'show-news' })] : []));
+  }
+  return { show, news };
 }

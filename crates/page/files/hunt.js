@@ -6,7 +6,7 @@ import { change, onChange, state } from './state.js';
 import { button, drops, el } from './ui.js';
 
 const KINDS = [['text', 'Text'], ['regex', 'Regular expression'], ['bytes', 'Bytes in hexadecimal'], ['ioc', 'Indicator: address, name, URL, hash'], ['attack', 'Named attack, or all'], ['rule', 'Rule of your own (TOML)']];
-const LIMIT = 1000, RULE_BYTES_MAX = 60000;
+const LIMIT = 1000, RULE_BYTES_MAX = 60000, RULES_MAX = 64;
 
 export function hunt(place, app) {
   const kind = el('select', { id: 'rule-kind', 'aria-label': 'Kind of rule' }, ...KINDS.map(([value, text]) => el('option', { value }, text)));
@@ -40,6 +40,7 @@ export function hunt(place, app) {
     event.preventDefault();
     const all = rules.value.split('\n').map((line) => line.trim()).filter(Boolean);
     if (!all.length) { note.textContent = 'There is no rule. Write one, for example a password or a host name.'; return; }
+    if (kind.value !== 'rule' && all.length > RULES_MAX) { note.textContent = `${number(all.length)} rules: the page takes ${RULES_MAX} at a time. retrocap hunt --ioc FILE takes a list of any length.`; return; }
     change({ kind: kind.value === 'text' ? '' : kind.value, in: where.value === 'stream' ? '' : where.value, rules: rules.value }, false);
     running?.abort();
     const mine = new AbortController();

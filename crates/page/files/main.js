@@ -9,7 +9,7 @@ import { hunt } from './hunt.js';
 import { Store, sorted } from './store.js';
 import { term, understand } from './search.js';
 import { searchBox } from './searchbox.js';
-import { state, change, onChange, terms } from './state.js';
+import { state, change, onChange, terms, wrong } from './state.js';
 import { strip } from './strip.js';
 import { table } from './table.js';
 import { talkers } from './talkers.js';
@@ -86,6 +86,7 @@ function show() {
   parts.table?.show();
   parts.talkers?.show();
   parts.search?.show();
+  parts.detail?.news();
   showCost = performance.now() - shownAt;
 }
 
@@ -120,9 +121,11 @@ async function find(since) {
         if (row >= 0) found.add(row);
       }
     }
+    if (asked !== state.q) return;
     app.error = listed >= FOUND_MAX ? `Only the newest ${number(listed)} of them were asked for: choose a window.` : '';
   } catch (error) {
     if (api.isGone(error) || api.hasEnded(error)) throw error;
+    if (asked !== state.q) return;
     // Nothing that matches is an answer too.
     app.error = error.status === 404 ? '' : error.message;
     if (error.status === 404) app.note = error.message;
@@ -173,11 +176,16 @@ async function tick() {
   looking = true;
   try {
     if (!document.hidden) {
-      if (!app.loaded || performance.now() - loadedAt > RELOAD_MS) await load();
-      else if (app.live) await look();
-      await parts.bar.refresh();
-      if (app.live) await parts.strip.refresh();
-      trouble('');
+      // Somebody who may see the status alone sees whether the recorder records.
+      const lists = app.visitor.roles.includes('flows');
+      if (!lists) await parts.bar.refresh();
+      else {
+        if (!app.loaded || performance.now() - loadedAt > RELOAD_MS) await load();
+        else if (app.live) await look();
+        await parts.bar.refresh();
+        if (app.live) await parts.strip.refresh();
+      }
+      trouble(lists ? wrong.text : 'Your roles show the status alone: sessions need the role flows.');
       failures = 0;
     }
   } catch (error) {
@@ -219,7 +227,7 @@ export function setLive(on) {
 }
 
 function view() {
-  const current = state.view || 'sessions';
+  const current = ['hunt', 'alerts'].includes(state.view) ? state.view : 'sessions';
   byId('list').hidden = current !== 'sessions';
   byId('hunt').hidden = current !== 'hunt';
   byId('alerts').hidden = current !== 'alerts';
@@ -273,8 +281,8 @@ async function enter() {
   await tick();
   if (state.session) parts.detail.show();
   parts.alerts.show();
-  addEventListener('visibilitychange', () => { if (!document.hidden) tick(); });
-  addEventListener('online', tick);
 }
 
+addEventListener('visibilitychange', () => { if (!document.hidden && app.visitor) tick(); });
+addEventListener('online', () => { if (app.visitor) tick(); });
 start();

@@ -16,6 +16,7 @@ function make(kind, text) {
   if (kind === 'iface') return { words: `interface ${text}`, test: (store, names) => { const of = names.indexOf(text); return (row) => store.iface[row] === of; } };
   if (kind === 'pair') {
     const [a, b] = text.split('~');
+    if (!a || !b) return null;
     return { words: `between ${a} and ${b}`, test: (store) => both(store, exactly(store, a), exactly(store, b)) };
   }
   const port = /^(?:(tcp|udp|sctp)\/)?:?(\d{1,5})$/.exec(text);
@@ -61,9 +62,24 @@ function v4(text) {
   return parts.slice(1).reduce((all, part) => all * 256 + Number(part), 0);
 }
 
+// An address as the list writes it: others write IPv6 with all its zeros.
+function canonical(text) {
+  return v6(text) || text.toLowerCase();
+}
+
+// An IPv6 address in its short form; an empty text for other texts.
+export function v6(text) {
+  if (!/^[0-9a-f:.]*:[0-9a-f:.]*$/i.test(text)) return '';
+  const url = new URL(location.href);
+  url.hostname = 'none.invalid';
+  // The browser's own parser; it ignores what is no address.
+  url.hostname = `[${text}]`;
+  return url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : '';
+}
+
 function exactly(store, text) {
   const is = new Uint8Array(store.addresses.count);
-  const wanted = text.toLowerCase();
+  const wanted = canonical(text);
   for (let i = 0; i < is.length; i += 1) is[i] = store.addresses.text(i) === wanted ? 1 : 0;
   return is;
 }

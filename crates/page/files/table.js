@@ -14,6 +14,8 @@ const DETAILS_MAX = 2000;
 // Least time between two looks at what sessions say, and the part of the time that they take on a page that is left open: one
 // that nobody has touched for a while.
 const LISTEN_MS = 1000, LISTEN_SHARE = 0.002, LEFT_OPEN_MS = 5000;
+// After an answer that failed.
+const AGAIN_MS = 5000;
 
 export function table(place, app) {
   const head = el('div', { role: 'row', class: 'head', 'aria-rowindex': 1 }, ...HEADS.map((name) => el('span', { role: 'columnheader' }, name)));
@@ -26,6 +28,8 @@ export function table(place, app) {
   const details = new Map();
   // What sessions said, by id; those that go on are asked for again when they have more packets.
   const spoken = new Map();
+  // The session that the keys are at, which stays the same while the list changes.
+  let cursor = '';
   let top = 0, chosen = -1, pending = 0, lookup = 0, listen = 0, listened = 0, rested = 0, touched = performance.now();
 
   // What does not change while one draws is asked once: the layout of the page is not computed for each row.
@@ -117,6 +121,7 @@ export function table(place, app) {
     if (spoken.size > DETAILS_MAX) spoken.clear();
     const since = Math.min(...rows.map((index) => store.first[index])), until = Math.max(...rows.map((index) => store.last[index]));
     const started = performance.now();
+    const before = new Map(rows.map((index) => [store.id(index), spoken.get(store.id(index))]));
     rows.forEach((index) => spoken.set(store.id(index), { ...spoken.get(store.id(index)), packets: packets(index) }));
     try {
       await api.lines('GET /v1/flows', { id: rows.map((index) => store.id(index)), app: 'any', since: rfc3339(since), until: rfc3339(until + 1) },
@@ -124,7 +129,8 @@ export function table(place, app) {
       if (!pending) pending = requestAnimationFrame(draw);
     } catch (error) {
       // Somebody else reads contents now: the next time.
-      rows.forEach((index) => spoken.delete(store.id(index)));
+      before.forEach((value, id) => { if (value) spoken.set(id, value); else spoken.delete(id); });
+      listen = setTimeout(listenIn, AGAIN_MS);
     }
     listened = performance.now() + LISTEN_MS;
     rested = performance.now() + (performance.now() - started) / LISTEN_SHARE;
@@ -134,28 +140,34 @@ export function table(place, app) {
   async function lookUp() {
     const { store } = app;
     const rows = made.filter((node) => !node.hidden).map((node) => app.rows[node.at]).filter((index) => index !== undefined);
-    const ids = rows.map((index) => store.id(index)).filter((id) => !details.has(id));
+    // A name can come later than the first packets.
+    const packets = (index) => store.originatorPackets[index] + store.responderPackets[index];
+    const isKnown = (index) => { const known = details.get(store.id(index)); return known !== undefined && (!known || known.at === packets(index) || Boolean(words(known))); };
+    const asked = rows.filter((index) => !isKnown(index)), ids = asked.map((index) => store.id(index));
     if (!ids.length || document.hidden) return;
     if (details.size > DETAILS_MAX) details.clear();
     const since = Math.min(...rows.map((index) => store.first[index])), until = Math.max(...rows.map((index) => store.last[index]));
-    ids.forEach((id) => details.set(id, null));
+    const at = new Map(asked.map((index) => [store.id(index), packets(index)]));
+    ids.forEach((id) => { if (!details.get(id)) details.set(id, null); });
     try {
-      await api.lines('GET /v1/flows', { id: ids, since: rfc3339(since), until: rfc3339(until + 1) }, (flow) => details.set(flow.id, flow));
+      await api.lines('GET /v1/flows', { id: ids, since: rfc3339(since), until: rfc3339(until + 1) }, (flow) => details.set(flow.id, Object.assign(flow, { at: at.get(flow.id) })));
       draw();
     } catch (error) {
-      ids.forEach((id) => details.delete(id));
+      ids.forEach((id) => { if (!details.get(id)) details.delete(id); });
+      lookup = setTimeout(lookUp, AGAIN_MS);
     }
   }
 
-  function choose(at, open) {
+  function choose(at, open, isStep = true) {
     if (!app.rows.length) return;
     chosen = Math.max(0, Math.min(app.rows.length - 1, at));
+    cursor = app.store.id(app.rows[chosen]);
     const full = Math.max(1, Math.floor(seen / ROW));
     if (chosen < top) goTo(chosen);
     else if (chosen >= top + full) goTo(chosen - full + 1);
     grid.setAttribute('aria-activedescendant', `row-${chosen}`);
     schedule();
-    if (open) change({ session: app.store.id(app.rows[chosen]), packet: '' });
+    if (open) change({ session: cursor, packet: '' }, isStep);
   }
 
   function goTo(at) {
@@ -183,7 +195,7 @@ export function table(place, app) {
   grid.addEventListener('keydown', (event) => {
     const page = Math.max(1, Math.floor(seen / ROW) - 1);
     const to = { ArrowDown: chosen + 1, ArrowUp: Math.max(0, chosen - 1), PageDown: chosen + page, PageUp: chosen - page, Home: 0, End: app.rows.length - 1 }[event.key];
-    if (to !== undefined) choose(to, Boolean(state.session));
+    if (to !== undefined) choose(to, Boolean(state.session), false);
     else if (event.key === 'Enter' || event.key === ' ') choose(Math.max(0, chosen), true);
     else if (event.key === 'Escape') change({ session: '', tab: '', packet: '' });
     else return;
@@ -195,7 +207,7 @@ export function table(place, app) {
     show() {
       spacer.style.height = `${height()}px`;
       grid.setAttribute('aria-rowcount', app.rows.length + 1);
-      const wanted = state.session ? app.store.findId(state.session) : -1;
+      const at = state.session || cursor, wanted = at ? app.store.findId(at) : -1;
       chosen = wanted < 0 ? -1 : app.rows.indexOf(wanted);
       if (chosen >= 0) grid.setAttribute('aria-activedescendant', `row-${chosen}`); else grid.removeAttribute('aria-activedescendant');
       top = Math.min(top, topMax());

@@ -369,6 +369,16 @@ impl Service {
         self.selections(peer, 0).await
     }
 
+    /// As [`widening`](Self::widening), but at once, or not at all.
+    pub(crate) fn widening_at_once(&self, peer: &Peer) -> Option<(Share, SearchLimits)> {
+        let fixed = self.memory.query_bytes() >> 10;
+        let wanted = fixed + ((SEARCH_SESSIONS_MAX as u64 * SEARCH_SESSION_BYTES) >> 10);
+        let share = self.listing_memory.try_take(&peer.holder(), fixed + SEARCH_KIB_MIN, wanted)?;
+        let search_bytes = (share.amount() - fixed) << 10;
+        let sessions_max = usize::try_from(search_bytes / SEARCH_SESSION_BYTES).unwrap_or(usize::MAX);
+        Some((share, SearchLimits { sessions_max }))
+    }
+
     /// Waits for memory for selections whose description has so many bytes.
     pub(crate) async fn selections(&self, peer: &Peer, body_bytes: u64) -> Result<(Share, SearchLimits), Problem> {
         let fixed = (self.memory.query_bytes() + Self::selectors_bytes(body_bytes)) >> 10;

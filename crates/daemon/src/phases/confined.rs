@@ -63,8 +63,8 @@ impl Confined {
             community_id_seed: settings.community_id_seed.into(),
             disk: spool.clone().map(|shelf| shelf as Arc<dyn Archive>),
             past_sums: Default::default(),
-            // A quarter: a listing by size jumps between blocks, and would otherwise decompress one for each session.
-            past_blocks: BlockCache::new(split.answers_bytes() / 4),
+            // No more: in a small recorder, each answer at a time takes a twelfth.
+            past_blocks: BlockCache::new(split.answers_bytes() / 16),
             log: session_log.as_deref().map(LogHandle::for_queries),
         };
         let restored = Restored { resources, confinement, history };

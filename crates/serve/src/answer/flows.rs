@@ -22,6 +22,7 @@ use query::explain::Cause;
 use query::flows::Flow;
 use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, ROW_BYTES};
 use query::logged_rows::LogNotes;
+use query::search::{SEARCH_SESSION_BYTES, SearchLimits};
 use query::sums::{By, SUM_BYTES};
 use query::{Request, SearchNotes, Tier, counted};
 
@@ -41,10 +42,10 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -
         return Err(Problem::nothing_matched(&Cause::new("not_watched", sentence)));
     }
     // A listing that does not fit into memory at once is read in several passes; sums are all held until the end.
-    let (share, fit) = service.listing(&peer, known_at_most(&service)).await?;
+    let (share, mut fit) = service.listing(&peer, known_at_most(&service)).await?;
     service.counters.flow_queries.fetch_add(1, Ordering::Relaxed);
     let app = match query.app.clone() {
-        Some(filter) => Some(app_question(&service, &peer, filter, &query).await?),
+        Some(filter) => Some(app_question(&service, &peer, filter, &query, &mut fit).await?),
         None => None,
     };
     let listing = Listing { service: Arc::clone(&service), query, fit, app };
@@ -60,24 +61,34 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -
     Ok(Answer { media: AnswerKind::Flows, body: stream(&service, share, answer).await? })
 }
 
-/// Waits for what it takes to read the packets of the sessions that `request` selects.
+/// Waits for what it takes to read the packets of the sessions that the query selects. `fit` is how many sessions the listing has
+/// memory for; it gets smaller where the search shares this memory.
 async fn app_question(
     service: &Arc<Service>,
     peer: &Peer,
     filter: AppFilter,
     FlowQuery { request, ids, .. }: &FlowQuery,
+    fit: &mut u64,
 ) -> Result<AppQuestion, Problem> {
     let (content, place) = service.content_query(peer).await?;
     let mut places = vec![content, place];
     let is_all = Request { limit: None, ..request.clone() } == Request::default() && ids.is_none();
     // The start of a session is what tells its protocol, and it may lie before the window.
-    let whole_sessions = match is_all {
-        true => None,
-        false => {
-            let (widening, limits) = service.widening(peer).await?;
-            places.push(widening);
-            Some(limits)
-        }
+    let whole_sessions = match (is_all, ids) {
+        (true, _) => None,
+        (false, Some(ids)) => Some(SearchLimits { sessions_max: ids.len() }),
+        (false, None) => match service.widening_at_once(peer) {
+            Some((widening, limits)) => {
+                places.push(widening);
+                Some(limits)
+            }
+            // The listing has all that this client may have.
+            None => {
+                *fit = (*fit / 2).max(1);
+                let sessions_max = usize::try_from(*fit * ROW_BYTES / SEARCH_SESSION_BYTES).unwrap_or(usize::MAX);
+                Some(SearchLimits { sessions_max })
+            }
+        },
     };
     Ok(AppQuestion { filter, whole_sessions, ids: ids.clone(), _places: places })
 }
