@@ -53,6 +53,9 @@ function ordered() {
   return order.rows;
 }
 
+// Room for the rows that are shown, and for those that come next: new arrays of megabytes would wake the garbage collector.
+const rooms = [new Uint32Array(0), new Uint32Array(0)];
+
 // The rows that the window, the terms and the search leave.
 export function narrow() {
   const { store, found, understood } = app;
@@ -63,7 +66,9 @@ export function narrow() {
   if (understood.kind === 'terms') tests.push(...understood.terms);
   const decide = tests.map((one) => ({ negative: Boolean(one.negative), is: one.test(store, app.end.interfaces) }));
   const server = ['name', 'process', 'container', 'expression'].includes(understood.kind);
-  const kept = new Uint32Array(store.count);
+  rooms.reverse();
+  if (rooms[0].length < store.count) rooms[0] = new Uint32Array(Math.ceil(store.count * 1.25));
+  const [kept] = rooms;
   let count = 0;
   const { first, last } = store;
   const rows = ordered();
@@ -75,7 +80,7 @@ export function narrow() {
     kept[count] = row;
     count += 1;
   }
-  app.rows = kept.slice(0, count);
+  app.rows = kept.subarray(0, count);
 }
 
 function show() {
