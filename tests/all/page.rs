@@ -5,6 +5,7 @@ mod answers;
 mod browser;
 mod said;
 mod ssh;
+mod vlans;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

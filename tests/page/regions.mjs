@@ -250,6 +250,45 @@ await run({
     await clear();
   },
 
+  async odd_events_and_events_that_are_no_alerts_stop_nothing() {
+    await page.locator('#tab-alerts').click();
+    const event = (part) => JSON.stringify({ timestamp: http.first.replace(/(\.\d{6})\d*/, '$1'), event_type: 'alert', src_ip: http.originator.ip, src_port: http.originator.port,
+      dest_ip: http.responder.ip, dest_port: http.responder.port, proto: 'TCP', alert: { signature: 'abc\u202egnp.exe' }, ...part });
+    const odd = [{ src_ip: 'nowhere' }, { src_ip: '2001:db8::1' }, { timestamp: '1066-10-14T00:00:00Z' }, { timestamp: 'soon' }, { src_ip: '999.1.1.1' }].map(event);
+    const eve = [...odd, event({ event_type: 'dns' }), event({ event_type: 'flow' }), event({ src_port: undefined }), event({})].join('\n');
+    await page.locator('#alert-file').setInputFiles({ name: 'eve.json', mimeType: 'application/json', buffer: Buffer.from(eve) });
+    await until('outcomes', async () => /2 found, 0 found in part, 0 missing; 5 lines were not understood; 2 other events left out/.test(await page.locator('#alert-note').textContent()));
+    assert.ok((await page.locator('#outcomes').textContent()).includes('abc\ufffdgnp.exe'));
+    await clear();
+  },
+
+  async odd_links_break_nothing() {
+    for (const [hash, says] of [['only=pair:x', null], ['view=foo', null], ['since=garbage', /since of this link is no time: garbage/], ['until=9999999-01-01', /until of this link is no time/]]) {
+      await page.evaluate((text) => { location.hash = text; }, hash);
+      await until(hash, async () => { const [shown, all] = await counts(page); return shown === all; });
+      await page.locator('.row:not([hidden])').first().waitFor();
+      if (says) await until('what is wrong', async () => says.test(await page.locator('#trouble').textContent()));
+    }
+    await page.evaluate((from) => { location.hash = `since=${encodeURIComponent(from)}`; }, flows[0].first.replace('Z', '+00:00'));
+    await until('a time with a zone', async () => { const [shown, all] = await counts(page); return shown > 0 && shown < all; });
+    await clear();
+  },
+
+  async a_new_link_opens_where_the_page_already_is() {
+    const other = await ready(await open(context));
+    const fresh = link();
+    await other.evaluate((hash) => { location.hash = hash; }, new URL(fresh).hash);
+    await until('the secret is used', async () => !other.url().includes('link='));
+    await ready(other);
+    const used = await context.newPage();
+    const refused = used.waitForResponse((answer) => answer.url().endsWith('/v1/page/session'));
+    await used.goto(fresh);
+    assert.equal((await refused).status(), 401);
+    await used.close();
+    assert.deepEqual(other.wrong, []);
+    await other.close();
+  },
+
   async a_dropped_log_is_taken_too() {
     await page.locator('#tab-alerts').click();
     await page.evaluate(() => {

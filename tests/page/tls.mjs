@@ -16,6 +16,10 @@ const tests = {
     await page.locator('.row').first().click();
     await page.locator('#packets .lines li').first().waitFor();
     assert.equal(await page.locator('#pin').count(), 0, 'its roles have no pin');
+    // Words are read in the share of the memory that one client may have.
+    const spoken = retrocap('flows', '--app', 'any', '--json').trim().split('\n').map((line) => JSON.parse(line).app).filter(Boolean);
+    const texts = new Set(spoken.map((app) => [app.name, ...app.words].join(' ')).filter((text) => text.includes(' ')));
+    await until('words', async () => (await page.locator('.row:not([hidden])').evaluateAll((all) => all.map((row) => row.children[4].textContent))).some((cell) => texts.has(cell.split(' · ')[0])));
     await page.reload();
     await ready(page);
     assert.deepEqual(page.wrong, []);
@@ -31,4 +35,14 @@ const without = {
     await browser.close();
   },
 };
-await run(name ? tests : without);
+const status = {
+  async the_status_is_shown_to_whom_the_roles_allow_no_more() {
+    const page = await open(context, `${url}/`);
+    await until('recording', async () => /Recording|Not recording/.test(await page.locator('#recording').textContent()));
+    await page.locator('#facts dd').first().waitFor();
+    assert.match(await page.locator('#trouble').textContent(), /sessions need the role flows/);
+    assert.equal(await page.locator('.row').count(), 0);
+    await browser.close();
+  },
+};
+await run(name === 'status' ? status : name ? tests : without);

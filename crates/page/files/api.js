@@ -37,8 +37,16 @@ export async function enter() {
   if (link) {
     hash.delete('link');
     history.replaceState(null, '', `${location.pathname}#${hash}`);
-    keep((await post('POST /v1/page/session', { link })).token);
-    shared?.postMessage({ token, fresh: true });
+    // A link is for a browser that has no session, so that it goes without the token of an earlier one.
+    const before = token;
+    token = null;
+    try {
+      keep((await post('POST /v1/page/session', { link })).token);
+      shared?.postMessage({ token, fresh: true });
+    } catch (error) {
+      if (!before) throw error;
+      token = before;
+    }
   } else if (!token && shared) {
     const given = await new Promise((resolve) => {
       const take = ({ data }) => data?.token && resolve(data.token);

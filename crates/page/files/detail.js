@@ -262,7 +262,7 @@ export function detail(place, app) {
   function news() {
     const row = state.session && seen >= 0 ? app.store.findId(state.session) : -1, line = byId('news');
     if (row < 0 || !line) return;
-    const more = app.store.originatorPackets[row] + app.store.responderPackets[row] - seen;
+    const more = app.store.packets(row) - seen;
     const text = more > 0 ? `${counted(more, 'newer packet')} ` : '';
     if (line.dataset.shown === text) return;
     line.dataset.shown = text;

@@ -280,6 +280,10 @@ export class Store {
     return this.find(parseInt(text.slice(8), 16) >>> 0, parseInt(text.slice(0, 8), 16) >>> 0);
   }
 
+  packets(row) {
+    return this.originatorPackets[row] + this.responderPackets[row];
+  }
+
   id(row) {
     const hex = (word) => word.toString(16).padStart(8, '0');
     return hex(this.idHigh[row]) + hex(this.idLow[row]);

@@ -65,7 +65,7 @@ export function table(place, app) {
       const text = store.addresses.text(address);
       return port && (store.protocol[index] === 6 || store.protocol[index] === 17 || store.protocol[index] === 132) ? `${text.includes(':') && store.addresses.kinds[address] === 6 ? `[${text}]` : text}:${port}` : text;
     };
-    const packets = store.originatorPackets[index] + store.responderPackets[index];
+    const packets = store.packets(index);
     const all = store.originatorBytes[index] + store.responderBytes[index];
     const known = details.get(store.id(index));
     put(cells[0], dayAndClock(store.first[index]), exactTime(store.first[index]));
@@ -114,15 +114,14 @@ export function table(place, app) {
   // The words of the protocols that the sessions in view spoke: the recorder reads their packets for this.
   async function listenIn() {
     const { store } = app;
-    const packets = (index) => store.originatorPackets[index] + store.responderPackets[index];
     const rows = made.filter((node) => !node.hidden).map((node) => app.rows[node.at])
-      .filter((index) => index !== undefined && store.keptPackets[index] && spoken.get(store.id(index))?.packets !== packets(index));
+      .filter((index) => index !== undefined && store.keptPackets[index] && spoken.get(store.id(index))?.packets !== store.packets(index));
     if (!rows.length || document.hidden) return;
     if (spoken.size > DETAILS_MAX) spoken.clear();
     const since = Math.min(...rows.map((index) => store.first[index])), until = Math.max(...rows.map((index) => store.last[index]));
     const started = performance.now();
     const before = new Map(rows.map((index) => [store.id(index), spoken.get(store.id(index))]));
-    rows.forEach((index) => spoken.set(store.id(index), { ...spoken.get(store.id(index)), packets: packets(index) }));
+    rows.forEach((index) => spoken.set(store.id(index), { ...spoken.get(store.id(index)), packets: store.packets(index) }));
     try {
       await api.lines('GET /v1/flows', { id: rows.map((index) => store.id(index)), app: 'any', since: rfc3339(since), until: rfc3339(until + 1) },
         (flow) => { if (flow.app) spoken.set(flow.id, { ...spoken.get(flow.id), app: flow.app }); });
@@ -141,13 +140,12 @@ export function table(place, app) {
     const { store } = app;
     const rows = made.filter((node) => !node.hidden).map((node) => app.rows[node.at]).filter((index) => index !== undefined);
     // A name can come later than the first packets.
-    const packets = (index) => store.originatorPackets[index] + store.responderPackets[index];
-    const isKnown = (index) => { const known = details.get(store.id(index)); return known !== undefined && (!known || known.at === packets(index) || Boolean(words(known))); };
+    const isKnown = (index) => { const known = details.get(store.id(index)); return known !== undefined && (!known || known.at === store.packets(index) || Boolean(words(known))); };
     const asked = rows.filter((index) => !isKnown(index)), ids = asked.map((index) => store.id(index));
     if (!ids.length || document.hidden) return;
     if (details.size > DETAILS_MAX) details.clear();
     const since = Math.min(...rows.map((index) => store.first[index])), until = Math.max(...rows.map((index) => store.last[index]));
-    const at = new Map(asked.map((index) => [store.id(index), packets(index)]));
+    const at = new Map(asked.map((index) => [store.id(index), store.packets(index)]));
     ids.forEach((id) => { if (!details.get(id)) details.set(id, null); });
     try {
       await api.lines('GET /v1/flows', { id: ids, since: rfc3339(since), until: rfc3339(until + 1) }, (flow) => details.set(flow.id, Object.assign(flow, { at: at.get(flow.id) })));

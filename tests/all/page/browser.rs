@@ -131,6 +131,8 @@ fn a_browser_with_a_client_certificate_needs_no_link() {
     let pki = Pki::new();
     let made = pki.certs(&["client", "bob", "--role", "packets"]);
     let password = browser_password(&made.stdout);
+    let made = pki.certs(&["client", "status", "--role", "status"]);
+    let password_of_status = browser_password(&made.stdout);
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
     let files = ["ca.pem", "server.pem", "server.key"].map(|name| pki.path(name).to_str().unwrap().to_owned());
@@ -157,6 +159,7 @@ fn a_browser_with_a_client_certificate_needs_no_link() {
         assert!(text.contains("1 passed, 0 failed"), "{text}");
     };
     run(home(&pki, Some(("bob", &password))).path(), "bob");
+    run(home(&pki, Some(("status", &password_of_status))).path(), "status");
     run(home(&pki, None).path(), "");
 }
 
