@@ -151,6 +151,15 @@ fn start_unlinking(
         .map_err(|source| Error::System { step: "start the thread that removes files of the spool", source })
 }
 
+/// Lets go of a source that waits for the disk.
+struct Released<'a>(&'a DirectorySpool);
+
+impl Drop for Released<'_> {
+    fn drop(&mut self) {
+        self.0.set_reached_bytes(None);
+    }
+}
+
 fn run(
     shelf: &DirectorySpool,
     options: Options,
@@ -159,6 +168,8 @@ fn run(
     before: &[u64],
     stop: &AtomicBool,
 ) {
+    // However this ends, nobody waits for the disk any more.
+    let _released = Released(shelf);
     let began = Instant::now();
     let (mut spool, opening) = match Spool::open(Arc::clone(shelf.medium()), options, now()) {
         Ok(opened) => opened,

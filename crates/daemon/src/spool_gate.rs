@@ -1,8 +1,8 @@
 //! A capture file as the source waits for the disk. A live source never does.
 //!
-//! A file is read much faster than most disks write. Without a pause, packets would leave memory before they are written. What
-//! may wait is so little that it leaves memory only with the last segment of a queue that fills slowly; such packets are counted
-//! as lost.
+//! A file is read much faster than most disks write. Without a pause, packets would leave memory before they are written. At
+//! most 128 KiB wait to be written. Packets among them are lost, and counted, only if a queue that fills slowly loses its last
+//! segment.
 
 use std::sync::Arc;
 use std::time::Duration;

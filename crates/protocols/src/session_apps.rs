@@ -61,7 +61,7 @@ impl SessionApps {
     /// The words of a session.
     pub fn words(&self, session: &SessionApp) -> impl Iterator<Item = &'static str> {
         let words = session.words;
-        self.vocabulary.iter().enumerate().filter(move |(bit, _)| words >> bit & 1 == 1).map(|(_, word)| *word)
+        self.vocabulary.iter().take(64).enumerate().filter(move |(bit, _)| words >> bit & 1 == 1).map(|(_, word)| *word)
     }
 
     /// Sorts the sessions, after the last one has ended, so that [`find`](Self::find) finds them.

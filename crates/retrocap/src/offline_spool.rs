@@ -97,11 +97,19 @@ pub(crate) fn sessions(
     let mut history = history(&pipeline, Arc::clone(&interfaces), None);
     let log = session_log::open(&directory, &interfaces)?;
     let mut selection = Selection { since, until, ..Selection::default() };
-    if let Some((log, end)) = log {
-        // Recorders write the log until they end, so that packets after it are those of a crash.
+    if let Some((log, (start, end))) = log {
+        // A recorder that ends in order writes the log until then: packets after it are those of a crash.
         selection.since = since.max(Some(Timestamp(end.0.saturating_add(1))));
         if newest.is_some_and(|newest| newest > end) && until.is_none_or(|until| until > end) {
             note(&format!("retrocap: sessions are from the log until {end}, and made of packets after that"));
+        }
+        let oldest = catalogue.sealed.iter().map(|entry| entry.times().0).min();
+        if oldest.is_some_and(|oldest| oldest < start) && since.is_none_or(|since| since < start) {
+            note(&format!(
+                "retrocap: the log of sessions begins at {start}; sessions before it are not listed, and `get --spool {}` has \
+                 their packets",
+                path.display()
+            ));
         }
         (history.log, history.log_comes_first) = (Some(log), true);
     }

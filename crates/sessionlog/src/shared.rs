@@ -55,8 +55,9 @@ impl SharedLog {
         if file.hour <= *hours.end() {
             return file.hour >= *hours.start();
         }
-        let read = || self.tree.read(file).map_err(Into::into).and_then(Decoder::open).ok()?.reaches();
-        file.reaches(read) <= *hours.end()
+        let read = || Ok(self.tree.read(file).map_err(Into::into).and_then(Decoder::open)?.reaches());
+        // A file that cannot be read is read for the answer, which then counts it.
+        file.reaches(read).map_or_else(|_: parquet::errors::ParquetError| true, |hour| hour <= *hours.end())
     }
 
     /// Replaces the files.

@@ -56,8 +56,16 @@ pub struct LogFile {
 impl LogFile {
     /// The earliest hour of which the file has the only row of a session: a session that waited for its end has one row, in
     /// its last hour. `read` looks it up in the file.
-    pub(crate) fn reaches(&self, read: impl FnOnce() -> Option<u64>) -> u64 {
-        *self.reaches.get_or_init(|| read().unwrap_or(self.hour).min(self.hour))
+    ///
+    /// # Errors
+    ///
+    /// If it could not be looked up. The next call tries again.
+    pub(crate) fn reaches<E>(&self, read: impl FnOnce() -> Result<Option<u64>, E>) -> Result<u64, E> {
+        if let Some(&hour) = self.reaches.get() {
+            return Ok(hour);
+        }
+        let hour = read()?.unwrap_or(self.hour).min(self.hour);
+        Ok(*self.reaches.get_or_init(|| hour))
     }
 
     /// Start and end of its hour.

@@ -379,9 +379,9 @@ impl Medium for Directory {
     }
 
     fn room(&self) -> io::Result<DiskSpace> {
-        // Read before the file system is asked: what is removed meanwhile must not count twice.
-        let going = self.unlinks.pending_bytes();
+        // The file system is asked first: what is removed meanwhile must not count twice.
         let stat = fs::fstatvfs(&self.directory)?;
+        let going = self.unlinks.pending_bytes();
         // Blocks reserved for root count as used, as in the output of df.
         let size = (stat.f_blocks - stat.f_bfree + stat.f_bavail).saturating_mul(stat.f_frsize);
         let free = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(going);

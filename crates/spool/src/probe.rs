@@ -53,9 +53,9 @@ pub fn measure(path: &Path) -> io::Result<DiskSpeed> {
     // Random bytes, because some disks and file systems compress.
     let block: Vec<u8> = std::iter::repeat_with(|| {
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (number >> 32).to_le_bytes()
+        number.to_le_bytes()[4..].to_vec()
     })
-    .take(WRITE_BYTES / 8)
+    .take(WRITE_BYTES / 4)
     .flatten()
     .collect();
     let began = Instant::now();

@@ -326,9 +326,8 @@ impl<M: Medium> Packets<M> {
             }
             Ok(())
         })();
-        add(&mut self.closed, closed);
         match read {
-            Ok(()) => {}
+            Ok(()) => add(&mut self.closed, closed),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 // Without the index, scan the whole file, as recovery does.
                 return self.rebuild(entry, file);

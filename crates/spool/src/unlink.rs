@@ -1,7 +1,8 @@
 //! Removes files in the background, one at a time.
 //!
 //! Some file systems discard the blocks of a file while it is removed, which takes 10 ms for 64 MiB. The thread that writes
-//! does not wait for that. A file that a crash leaves here is in the catalogue again after the next start.
+//! does not wait for that. If the recorder crashes before a queued
+//! file is deleted, the next start lists the file again.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -57,13 +58,14 @@ impl Unlinks {
         Ok(queued)
     }
 
-    /// Removes what is queued until `stop` is set, and then the rest.
+    /// Removes what is queued, until `stop` is set and nothing is queued.
     pub(crate) fn run(&self, queue: &UnlinkQueue, directory: &OwnedFd, stop: &AtomicBool) {
         loop {
             match queue.0.recv_timeout(STOP_CHECK_INTERVAL) {
                 Ok((name, len)) => {
-                    let removed = unlinkat(directory, &*name, AtFlags::empty());
+                    // Subtracted first: bytes that are free already must not count as pending, too.
                     self.pending_bytes.fetch_sub(len, Ordering::AcqRel);
+                    let removed = unlinkat(directory, &*name, AtFlags::empty());
                     if let Err(error) = removed
                         && error != Errno::NOENT
                     {

@@ -11,20 +11,24 @@ use sessionlog::shared::SharedLog;
 use sessionlog::tree::LogTree;
 use spool::directory::Directory;
 
-/// The log in a directory, and the time of its latest row; `None` if there is none.
-pub(super) fn open(
-    directory: &Directory,
-    interfaces: &Arc<Interfaces>,
-) -> anyhow::Result<Option<(Arc<dyn SessionLog>, Timestamp)>> {
+/// A log, and the times from which on and until which it has rows.
+pub(super) type OpenLog = (Arc<dyn SessionLog>, (Timestamp, Timestamp));
+
+/// The log in a directory; `None` if there is none.
+pub(super) fn open(directory: &Directory, interfaces: &Arc<Interfaces>) -> anyhow::Result<Option<OpenLog>> {
     let tree = Arc::new(LogTree::new(directory.descriptor().try_clone()?));
     let files = tree.list().context("cannot read the log of sessions")?;
-    let Some(latest) = files.last().map(|file| file.times()) else { return Ok(None) };
+    let (Some(first), Some(latest)) = (files.first().map(|file| file.times().0), files.last().map(|file| file.times()))
+    else {
+        return Ok(None);
+    };
     let log = SharedLog::new(tree, Arc::clone(interfaces));
     log.publish(files);
-    let mut end = Timestamp::MIN;
+    // If the latest files cannot be read, packets tell of their hour.
+    let mut end = Timestamp(latest.0.0.saturating_sub(1));
     log.read((latest.0, Timestamp::MAX), &mut |row| {
         end = end.max(row.session.last);
         true
     });
-    Ok(Some((Arc::new(log), end)))
+    Ok(Some((Arc::new(log), (first, end))))
 }

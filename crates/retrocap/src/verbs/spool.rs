@@ -300,13 +300,17 @@ fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyho
     note_removal(&directory, "begin", &record)?;
     let mut matches = |link_type, data: &[u8], original_len| filter.matches(link_type, data, original_len);
     let removal = remove_packets(&directory, &catalogue, before, &reason, now, &mut matches);
-    let log = session_log::remove(&directory, expression, before, now)?;
+    // Packets may be gone already: a log that cannot be read does not keep the removal from being recorded and reported.
+    let log = session_log::remove(&directory, expression, before, now);
     let RemovalReport { packets, bytes, rewritten, removed, failed } = removal;
-    let failed: Vec<&(String, String)> = failed.iter().chain(log.failed()).collect();
+    let log_failed = log.as_ref().err().map(|error| ("sessions".to_owned(), format!("{error:#}")));
+    let log = log.ok();
+    let of_log = log.iter().flat_map(|log| log.failed());
+    let failed: Vec<&(String, String)> = failed.iter().chain(of_log).chain(&log_failed).collect();
     let reasons: Vec<_> = failed.iter().map(|(file, error)| json!({"file": file, "error": error})).collect();
     let document = json!({
         "packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed,
-        "session_log": log.json(), "failed": reasons,
+        "session_log": log.as_ref().map(|log| log.json()), "failed": reasons,
     });
     note_removal(&directory, "end", &merged(record, &document))?;
     for (file, error) in &failed {
@@ -323,14 +327,14 @@ fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyho
         print_json(&format!("{document}\n"))?;
         return incomplete.map_or(Ok(()), Err);
     }
-    if packets == 0 && log.rows() == 0 && incomplete.is_none() {
+    if let Some(log) = log.as_ref().filter(|log| packets == 0 && log.rows() == 0 && incomplete.is_none()) {
         return Err(anyhow!("no packet before {before} matches {expression:?}{}", log.undecided_text()));
     }
     print(&format!(
         "removed {} ({}): {rewritten} files were rewritten without them, {removed} files that contained nothing else were deleted\n{}",
         counted(packets, "packet"),
         size(bytes),
-        log.text()
+        log.map(|log| log.text()).unwrap_or_default()
     ))?;
     incomplete.map_or(Ok(()), Err)
 }

@@ -156,9 +156,15 @@ fn of_record(paths: &[PathBuf]) -> anyhow::Result<Vec<Finding>> {
             ),
         );
     }
-    let more = (history.removed.len() + history.gone.len()).saturating_sub(2 * LISTED_MAX);
-    if more > 0 {
-        add(Outcome::Holds, format!("{more} or more further files were removed: the log lists each with its hash"));
+    let more = |all: usize| Some(all.saturating_sub(LISTED_MAX)).filter(|&more| more > 0);
+    if let Some(more) = more(history.removed.len()) {
+        add(Outcome::Holds, format!("{more} further files were removed: the log lists each with its hash"));
+    }
+    if let Some(more) = more(history.gone.len()) {
+        add(Outcome::Unknown, format!("when {more} further files were removed: the log lists each with its hash"));
+    }
+    if let Some(more) = more(history.breaks.len()) {
+        add(Outcome::Unknown, format!("what was recorded before {more} further starts without a stop in order"));
     }
     Ok(findings)
 }
