@@ -33,12 +33,14 @@ pub(super) fn start(service: &Arc<Service>, confinement: &Confinement) -> Result
         while !service.is_stopping() {
             let began = Instant::now();
             service.pass_over_record();
+            // Files of the spool are hashed at a pace of their own.
+            let worked = began.elapsed();
             if sealed.elapsed() >= SEAL_INTERVAL {
                 sealed = Instant::now();
                 service.seal_record();
             }
             service.seal_spool();
-            let pause = (began.elapsed() * REST).max(PASS_INTERVAL);
+            let pause = (worked * REST).max(PASS_INTERVAL);
             while began.elapsed() < pause && !service.is_stopping() {
                 std::thread::sleep(STOP_CHECK_INTERVAL);
             }

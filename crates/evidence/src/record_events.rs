@@ -1,7 +1,7 @@
 //! What the log of sealed minutes says beside the minutes: when the recorder ran, and which files of its spool it had.
 //!
 //! A file of the spool is sealed by its hash when it is complete. When it is removed, a line says so with the same hash, so that
-//! what was cut is known, although it is gone.
+//! a removed file can still be identified.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub enum RecordEvent {
         /// The time.
         time: String,
     },
-    /// The recorder ends in order, and has sealed what it recorded.
+    /// The recorder ends in order.
     Stopped {
         /// The time.
         time: String,
@@ -31,6 +31,11 @@ pub enum RecordEvent {
         /// The file.
         #[serde(flatten)]
         file: SpoolFile,
+    },
+    /// Each file of the spool that was complete is sealed, for the first time since the start.
+    SpoolSealed {
+        /// The time.
+        time: String,
     },
     /// A file of the spool was removed.
     SpoolRemoved {
@@ -64,8 +69,10 @@ pub struct RecordHistory {
     pub files: BTreeMap<String, (SpoolFile, String)>,
     /// Files that were removed, each with the time.
     pub removed: Vec<(SpoolFile, String)>,
-    /// Files that were removed while no recorder ran, so that only the time of the next start is known.
+    /// Files that were removed while no recorder ran. The time is that at which the next one had looked at all files.
     pub gone: Vec<(SpoolFile, String)>,
+    /// Files that had other bytes at a later start, as they were sealed first, each with the time at which that was seen.
+    pub changed: Vec<(SpoolFile, String)>,
     last_time: Option<String>,
     is_stopped: bool,
     /// Files of the run before, which the present one has not confirmed.
@@ -93,8 +100,19 @@ impl RecordHistory {
             }
             Ok(RecordEvent::Stopped { .. }) => self.is_stopped = true,
             Ok(RecordEvent::SpoolFile { file, .. }) => {
-                self.earlier.remove(&file.name);
-                self.files.insert(file.name.clone(), (file, time.clone()));
+                let before = self.earlier.remove(&file.name).or_else(|| self.files.remove(&file.name));
+                let sealed = match before {
+                    // What was sealed first counts: the file was changed since.
+                    Some(before) if before.0 != file => {
+                        self.changed.push((before.0.clone(), time.clone()));
+                        before
+                    }
+                    _ => (file, time.clone()),
+                };
+                self.files.insert(sealed.0.name.clone(), sealed);
+            }
+            Ok(RecordEvent::SpoolSealed { .. }) => {
+                self.gone.extend(std::mem::take(&mut self.earlier).into_values().map(|(file, _)| (file, time.clone())));
             }
             Ok(RecordEvent::SpoolRemoved { file, .. }) => {
                 self.files.remove(&file.name);
@@ -105,16 +123,6 @@ impl RecordHistory {
             Err(_) => return,
         }
         self.last_time = Some(time);
-    }
-
-    /// Ends the reading. What the last run does not confirm although it has read its spool is gone.
-    #[must_use]
-    pub fn ended(mut self) -> Self {
-        let start = self.last_time.clone().unwrap_or_default();
-        if !self.files.is_empty() {
-            self.gone.extend(std::mem::take(&mut self.earlier).into_values().map(|(file, _)| (file, start.clone())));
-        }
-        self
     }
 
     /// The time at which the file with this hash was sealed, also if it was removed since.
@@ -150,17 +158,24 @@ mod tests {
             RecordEvent::Stopped { time: time(5) },
             RecordEvent::Started { time: time(6) },
             RecordEvent::SpoolFile { time: time(7), file: file(2) },
+            RecordEvent::SpoolSealed { time: time(8) },
         ] {
             history.add_line(&line(&event));
         }
         assert_eq!((history.starts, history.breaks.len()), (2, 0));
         assert_eq!(history.removed, [(file(1), time(4))]);
+        assert_eq!(history.gone, [(file(3), time(8))], "it is gone once all files were looked at");
         // The power fails, and somebody starts it again.
         history.add_line(&line(&RecordEvent::Started { time: time(9) }));
-        assert_eq!(history.breaks, [(time(7), time(9))]);
+        assert_eq!(history.breaks, [(time(8), time(9))]);
         history.add_line(&line(&RecordEvent::SpoolFile { time: time(10), file: file(2) }));
-        let history = history.ended();
-        assert_eq!(history.gone.iter().map(|(file, _)| file.clone()).collect::<Vec<_>>(), [file(3)]);
+        // A file of the same name with other bytes is not the one that was sealed.
+        let other = SpoolFile { sha256: Digest::of(&[9]), ..file(2) };
+        history.add_line(&line(&RecordEvent::Started { time: time(11) }));
+        history.add_line(&line(&RecordEvent::SpoolFile { time: time(12), file: other.clone() }));
+        assert_eq!(history.changed, [(file(2), time(12))]);
+        assert_eq!(history.sealed_file(&other.sha256), None);
+        assert_eq!(history.gone.len(), 1);
         for number in 1..=3 {
             assert!(history.sealed_file(&file(number).sha256).is_some(), "{number}");
         }

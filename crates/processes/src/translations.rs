@@ -16,6 +16,8 @@ const LATE_NS: u64 = 1_000_000_000;
 pub struct OtherSide {
     /// Whether the session that was asked for is the one before translation.
     pub asked_is_before: bool,
+    /// Whether the end that was asked for first is the responder.
+    pub is_turned: bool,
     /// The ends on the other side, in the order in which they were asked for.
     pub ends: [SocketAddr; 2],
 }
@@ -103,11 +105,15 @@ impl Translations {
         let Translation { before, after, .. } = found.translation;
         let turned = |[a, b]: [SocketAddr; 2]| [b, a];
         if ends == before || ends == turned(before) {
-            let ends = if ends == before { after } else { turned(after) };
-            return Some(OtherSide { asked_is_before: true, ends });
+            let is_turned = ends != before;
+            return Some(OtherSide {
+                asked_is_before: true,
+                is_turned,
+                ends: if is_turned { turned(after) } else { after },
+            });
         }
-        let ends = if ends == after { before } else { turned(before) };
-        Some(OtherSide { asked_is_before: false, ends })
+        let is_turned = ends != after;
+        Some(OtherSide { asked_is_before: false, is_turned, ends: if is_turned { turned(before) } else { before } })
     }
 }
 

@@ -90,11 +90,15 @@ impl From<SocketAddr> for NatEnd {
 }
 
 impl Nat {
-    fn new(OtherSide { asked_is_before, ends: [originator, responder] }: OtherSide) -> Self {
+    fn new(OtherSide { asked_is_before, ends: [originator, responder], .. }: OtherSide) -> Self {
         let side = if asked_is_before { NatSide::After } else { NatSide::Before };
         Self { side, originator: originator.into(), responder: responder.into() }
     }
 }
+
+/// Protocols of the kernel's own packets (IGMP, tunnels, IPsec), and those with sockets of their own (SCTP, DCCP, UDP-Lite): a raw
+/// socket says nothing about them.
+const UNWATCHED: [u8; 10] = [2, 4, 33, 41, 47, 50, 51, 132, 136, 137];
 
 impl Attribution {
     /// Looks a session up.
@@ -114,15 +118,10 @@ impl Attribution {
         let Some(protocol) = ported(number) else {
             return Self::without_ports((number, session.key.one_way()), [originator, responder], lived, table);
         };
-        let [one, other] = table.of_session(protocol, originator, responder, lived);
         let translated = table.other_side(number, [originator, responder], lived);
-        // The process of a container has the session on the other side.
-        let [through, through_other] = match &translated {
-            Some(side) => table.of_session(protocol, side.ends[0], side.ends[1], lived),
-            None => [None, None],
-        };
-        let one = one.or(through).map(|process| FlowProcess { process, end: SessionEnd::Originator });
-        let other = other.or(through_other).map(|process| FlowProcess { process, end: SessionEnd::Responder });
+        let [one, other] = of_ends(table, protocol, [originator, responder], translated.as_ref(), lived);
+        let one = one.map(|process| FlowProcess { process, end: SessionEnd::Originator });
+        let other = other.map(|process| FlowProcess { process, end: SessionEnd::Responder });
         let nat = translated.map(Nat::new);
         let (process, other_process) = if one.is_some() { (one, other) } else { (other, None) };
         let process_unknown = process.is_none().then(|| {
@@ -146,7 +145,8 @@ impl Attribution {
         Self { process_unknown: Some(why.to_owned()), ..Self::default() }
     }
 
-    /// Looks a session of ICMP or of another protocol without ports up. `number` and whether nothing answers its messages.
+    /// Looks up a session of a protocol without ports. The first argument is the protocol number, and whether its messages have no
+    /// replies.
     fn without_ports(
         (number, one_way): (u8, bool),
         [originator, responder]: [SocketAddr; 2],
@@ -167,6 +167,9 @@ impl Attribution {
             (true, _) => SessionEnd::Originator,
             (false, true) => SessionEnd::Responder,
         };
+        if UNWATCHED.contains(&number) {
+            return Self::unknown("sockets of its protocol are not watched, and the kernel sends it, too");
+        }
         match table.of_raw_session(number, originator.is_ipv6(), lived) {
             RawOwner::Known(process) => {
                 Self { process: Some(FlowProcess { process: *process, end }), ..Self::default() }
@@ -186,6 +189,22 @@ impl Attribution {
                 && container.is_none_or(|wanted| end.process.is_in(wanted))
         })
     }
+}
+
+/// The processes at both ends of a session. Where NAT translates it, the originator's socket has the session as it is before, and
+/// the responder's as it is after: a listener at a published port of the host never gets packets that go to a container.
+fn of_ends(
+    table: &SocketTable,
+    protocol: Protocol,
+    [one, other]: [SocketAddr; 2],
+    translated: Option<&OtherSide>,
+    lived: SessionLifetime,
+) -> [Option<Process>; 2] {
+    let direct = table.of_session(protocol, one, other, lived);
+    let Some(side) = translated else { return direct };
+    let through = table.of_session(protocol, side.ends[0], side.ends[1], lived);
+    let ([direct_one, direct_other], [through_one, through_other]) = (direct, through);
+    if side.asked_is_before == side.is_turned { [through_one, direct_other] } else { [direct_one, through_other] }
 }
 
 /// Names the process of each session at its first packet in an export.
@@ -240,10 +259,8 @@ impl<'t> PacketProcesses<'t> {
         }
         self.looked_up.insert(key);
         let lived = SessionLifetime { first_ns: packet.time.0, last_ns: packet.time.0, closed: false };
-        let found = self.table.of_session(protocol, source, destination, lived);
         let side = self.table.other_side(decoded.protocol, [source, destination], lived);
-        let through = side.map(|side| self.table.of_session(protocol, side.ends[0], side.ends[1], lived));
-        let found = found.into_iter().zip(through.unwrap_or_default()).map(|(direct, through)| direct.or(through));
+        let found = of_ends(self.table, protocol, [source, destination], side.as_ref(), lived);
         let texts =
             [source, destination].into_iter().zip(found).filter_map(|(end, process)| Some(words(end, &process?)));
         let text = texts.collect::<Vec<_>>().join("; ");

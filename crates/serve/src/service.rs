@@ -110,6 +110,8 @@ pub struct Service {
     pub(crate) record: Option<SharedSealer>,
     /// The files of the spool that are sealed.
     pub(crate) sealed_spool: SealedSpool,
+    /// Set when all of them that were complete have been sealed for the first time.
+    pub(crate) spool_was_sealed: AtomicBool,
     /// The processes of sessions, where they are watched.
     pub(crate) processes: Option<Arc<SocketTable>>,
     pub(crate) tls: Option<Arc<Tls>>,
@@ -153,6 +155,7 @@ impl Service {
             attestation: None,
             record: None,
             sealed_spool: SealedSpool::default(),
+            spool_was_sealed: AtomicBool::new(false),
             processes: None,
             tls: None,
             no_memory_for_contents: None,

@@ -1,6 +1,7 @@
 //! Seals the files of the spool by their hashes, and says which were removed.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::clock::now;
@@ -30,21 +31,30 @@ impl Service {
         }
     }
 
-    /// Seals the files of the spool that are complete and were not sealed before, and writes down which were removed.
+    /// Seals one file of the spool that is complete and was not sealed before, and writes down which were removed. One at a time:
+    /// a file takes about a second, and minutes of packets are sealed in between.
     pub fn seal_spool(&self) {
         if !self.seals_record() {
             return;
         }
         self.note_removed();
         let Some(files) = self.history().disk.as_ref().and_then(|disk| disk.complete_files()) else { return };
-        for (name, bytes) in files {
-            let is_known = self.sealed_spool.lock().contains_key(&name);
-            if is_known || self.is_stopping() {
-                continue;
+        let unsealed = {
+            let sealed = self.sealed_spool.lock();
+            files.into_iter().filter(|(name, _)| !sealed.contains_key(name)).collect::<Vec<_>>()
+        };
+        if unsealed.is_empty() && !self.spool_was_sealed.swap(true, Ordering::Relaxed) {
+            self.audit.record_event(&RecordEvent::SpoolSealed { time: now().to_rfc3339() });
+        }
+        for (name, bytes) in unsealed {
+            if self.is_stopping() {
+                return;
             }
+            // A file that cannot be read, or is removed meanwhile, does not keep others from being sealed.
             let Some(file) = self.hash_file(name, bytes) else { continue };
             self.audit.record_event(&RecordEvent::SpoolFile { time: now().to_rfc3339(), file: file.clone() });
             self.sealed_spool.lock().insert(file.name.clone(), file);
+            return;
         }
     }
 

@@ -310,7 +310,7 @@ fn files_that_were_cut_from_the_spool_are_known_by_hash_over_restarts() {
     let recorder = start(logs);
     eventually("the files of the first run are sealed", || audit(&recorder).stdout.contains("of the spool"));
     let sealed = audit(&recorder);
-    assert!(sealed.code == 0 && sealed.stdout.contains("sealed all before each stop"), "{sealed:?}");
+    assert!(sealed.code == 0 && sealed.stdout.contains("ended in order before each further start"), "{sealed:?}");
     let files = || {
         let files = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
         files.filter(|path| path.is_file() && path.metadata().unwrap().len() > 0).collect::<Vec<_>>()

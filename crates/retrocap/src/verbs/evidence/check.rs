@@ -65,7 +65,7 @@ fn read_record(file: &Path) -> anyhow::Result<(Roots, RecordHistory)> {
     }
     let report = chain::check(readers).context("cannot read the log of sealed minutes")?;
     match report.breaks.first() {
-        None => Ok((roots, history.ended())),
+        None => Ok((roots, history)),
         Some((line, found)) => Err(anyhow!("{}: line {line}: {found}", file.display())),
     }
 }
@@ -110,13 +110,12 @@ fn of_record(paths: &[PathBuf]) -> anyhow::Result<Vec<Finding>> {
         let text = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
         text.split(|&byte| byte == b'\n').for_each(|line| history.add_line(line));
     }
-    let history = history.ended();
     let mut findings = Vec::new();
     let mut add = |outcome, words: String| findings.push(Finding { outcome, words });
     if history.starts > 1 && history.breaks.is_empty() {
         add(
             Outcome::Holds,
-            format!("the recorder was started {} times, and sealed all before each stop", history.starts),
+            format!("the recorder was started {} times, and ended in order before each further start", history.starts),
         );
     }
     for (last, start) in history.breaks.iter().take(LISTED_MAX) {
@@ -132,6 +131,17 @@ fn of_record(paths: &[PathBuf]) -> anyhow::Result<Vec<Finding>> {
                 counted(files as u64, "file", "files"),
                 if files == 1 { "was" } else { "were" },
                 if files == 1 { "its" } else { "their" }
+            ),
+        );
+    }
+    for (file, time) in &history.changed {
+        add(
+            Outcome::Fails,
+            format!(
+                "{} was changed after it was sealed ({} bytes, SHA-256 {}): it had other bytes by {time}",
+                printable(&file.name),
+                file.bytes,
+                file.sha256
             ),
         );
     }

@@ -188,7 +188,7 @@ impl AppsOfSessions {
         let mut notes = vec![incomplete(&lacks)];
         if self.unknown > 0 {
             let sessions = counted(self.unknown, "session", "sessions");
-            notes.push(format!("the application of {sessions} is not known, because packets are gone"));
+            notes.push(format!("the application of {sessions} is not known, because packets are gone from memory"));
         }
         notes.retain(|note| !note.is_empty());
         notes.join("; ")
