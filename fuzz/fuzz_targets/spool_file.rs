@@ -1,8 +1,8 @@
 //! A file of a spool as a crash, a failing disk or an attacker leaves it: reading and recovery end, invent no packet, and what
 //! recovery completes is whole.
 //!
-//! The input says how a valid file is changed: whether it is compressed, where it ends, and which bytes have other values. Or
-//! it is the file.
+//! The input says how a valid file is changed: whether it is compressed and encrypted, where it ends, and which bytes have other
+//! values. Or it is the file.
 #![no_main]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use libfuzzer_sys::fuzz_target;
 use retrocap::interface::Interface;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::spool::check::check_file;
+use retrocap::spool::coding::Coding;
 use retrocap::spool::directory::Directory;
+use retrocap::spool::encryption::Keys;
 use retrocap::spool::file::FileWriter;
 use retrocap::spool::layout::{FileId, Header, file_name};
 use retrocap::spool::recover::{RecoveryOutcome, recover};
@@ -25,8 +27,8 @@ struct Folder {
     _folder: TempDir,
     path: PathBuf,
     directory: Directory,
-    /// A plain file and a compressed one.
-    valid: [Vec<u8>; 2],
+    /// A file of each coding.
+    valid: [Vec<u8>; 4],
 }
 
 /// A folder in memory, for one process.
@@ -36,15 +38,16 @@ static FOLDER: LazyLock<Folder> = LazyLock::new(|| {
     let folder = tempfile::Builder::new().prefix("retrocap-fuzz-").tempdir_in(parent).expect("a folder can be made");
     let path = folder.path().to_owned();
     let directory = Directory::open_to_write(&path).expect("the folder can be written");
-    let valid = [false, true].map(|compressed| valid(&directory, &path, compressed));
+    let directory = directory.with_keys(Keys::parse(&[b'a'; 64]).expect("a key"));
+    let valid = Coding::ALL.map(|coding| valid(&directory, &path, coding));
     Folder { _folder: folder, path, directory, valid }
 });
 
 /// A sealed file.
-fn valid(directory: &Directory, path: &Path, compressed: bool) -> Vec<u8> {
+fn valid(directory: &Directory, path: &Path, coding: Coding) -> Vec<u8> {
     let id = FileId { epoch: 7, counter: 1 };
-    let header = Header { id, band: 0, compressed, replaces: None, created: Timestamp(1) };
-    let mut writer = FileWriter::create(directory, header, Some(1), &[]).expect("a file can be made");
+    let header = Header { id, band: 0, coding, replaces: None, created: Timestamp(1) };
+    let mut writer = FileWriter::create(directory, header, 1, &[]).expect("a file can be made");
     let interface = Interface {
         id: InterfaceId(0),
         name: "eth0".to_owned(),
@@ -73,32 +76,33 @@ fn valid(directory: &Directory, path: &Path, compressed: bool) -> Vec<u8> {
         writer.put(&interface, &packet);
     }
     writer.seal(directory).expect("a file can be sealed");
-    let file = path.join(file_name(1, 0, compressed));
+    let file = path.join(file_name(1, 0, coding));
     let bytes = std::fs::read(&file).expect("the file can be read");
     std::fs::remove_file(&file).expect("the file can be removed");
     bytes
 }
 
 /// The file that the input describes.
-fn file(input: &[u8]) -> Option<(bool, Vec<u8>)> {
+fn file(input: &[u8]) -> Option<(Coding, Vec<u8>)> {
     let (&kind, rest) = input.split_first()?;
-    let compressed = kind & 1 == 1;
+    let number = usize::from(kind & 1) + usize::from(kind >> 1 & 2);
+    let coding = Coding::ALL[number];
     if kind & 2 == 2 {
-        return Some((compressed, rest.to_vec()));
+        return Some((coding, rest.to_vec()));
     }
-    let mut bytes = FOLDER.valid[usize::from(compressed)].clone();
+    let mut bytes = FOLDER.valid[number].clone();
     let (end, changes) = rest.split_first_chunk::<2>()?;
     for change in changes.chunks_exact(3) {
         let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % bytes.len();
         bytes[at] = change[2];
     }
     bytes.truncate(bytes.len().saturating_sub(usize::from(u16::from_le_bytes(*end))));
-    Some((compressed, bytes))
+    Some((coding, bytes))
 }
 
 fuzz_target!(|input: &[u8]| {
-    let Some((compressed, bytes)) = file(input) else { return };
-    let (name, directory) = (file_name(1, 0, compressed), &FOLDER.directory);
+    let Some((coding, bytes)) = file(input) else { return };
+    let (name, directory) = (file_name(1, 0, coding), &FOLDER.directory);
     let path = FOLDER.path.join(&name);
     std::fs::write(&path, &bytes).expect("a file can be written");
     let length = bytes.len() as u64;

@@ -13,6 +13,8 @@ mod cli;
 mod complexity;
 mod decode;
 mod documents;
+#[cfg(target_os = "linux")]
+mod encrypted_spool;
 mod filters;
 mod generate;
 #[cfg(target_os = "linux")]

@@ -284,7 +284,7 @@ const TEXTS: &[(&str, &str)] = &[
         "1:name=systemd:/kubepods/burstable/pod01234567-89ab-cdef-0123-456789abcdef/0123456789abcdef0123456789abcdef\n",
     ),
     ("spool_file/plain", "\0\0\0"),
-    ("spool_file/compressed", "\u{1}\0\u{1}"),
+    ("spool_file/encrypted", "\u{5}\0\u{1}"),
     ("spool_file/raw", "\u{2}\n\r\r\n"),
     (
         "alerts/eve",

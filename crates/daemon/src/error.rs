@@ -55,6 +55,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The key file of the spool cannot be used.
+    #[error("{0}")]
+    SpoolKey(spool::key_file::KeyFileError),
     /// The directory of the spool cannot be used.
     #[error(transparent)]
     Spool(spool::directory::DirectoryError),

@@ -25,6 +25,7 @@ use sessionlog::shared::SharedLog;
 use sessionlog::tree::LogTree;
 use sessionlog::writer::LogWriter;
 use spool::archive::{Archive as _, LogView};
+use spool::medium::Medium as _;
 use spool::writer::SpoolState;
 
 /// Time between two looks at the sessions in memory.
@@ -54,7 +55,7 @@ pub(super) fn open(
     let Some(spool) = spool.filter(|_| settings.spool_sessions != SpoolSessions::Off) else { return Ok(None) };
     let system = |source| Error::System { step: "open the log of sessions in the spool", source };
     let directory = spool.medium().descriptor().try_clone().map_err(system)?;
-    let tree = LogTree::new(directory);
+    let tree = LogTree::new(directory, spool.medium().keys().clone());
     tree.prepare(owner).map_err(system)?;
     let log = SharedLog::new(Arc::new(tree), Arc::clone(interfaces));
     Ok(Some(Arc::new(LogHandle(Arc::new(log)))))

@@ -20,6 +20,8 @@ use spool::archive::SharedSpool;
 use spool::catalogue::OpenReport;
 use spool::directory::Directory;
 use spool::follow::Follower;
+use spool::key_file;
+use spool::medium::Medium as _;
 use spool::writer::{Options, Spool, SpoolState};
 
 /// A spool in a directory.
@@ -41,8 +43,12 @@ const STACK_BYTES: usize = 1 << 20;
 /// # Errors
 ///
 /// If it cannot be used.
-pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Arc<DirectorySpool>, Error> {
-    let directory = Directory::open_to_write(path).map_err(Error::Spool)?;
+pub(super) fn open(path: &Path, key: Option<&Path>, owner: Option<(u32, u32)>) -> Result<Arc<DirectorySpool>, Error> {
+    let keys = key.map(key_file::read).transpose().map_err(Error::SpoolKey)?.unwrap_or_default();
+    let directory = Directory::open_to_write(path).map_err(Error::Spool)?.with_keys(keys);
+    if let Some(key) = directory.keys().writing() {
+        tracing::info!("new files of the spool are encrypted with the key {}", key.id());
+    }
     if let Some((uid, gid)) = owner {
         directory.give_to(uid, gid).map_err(|source| Error::System { step: "give the spool to the user", source })?;
     }

@@ -155,7 +155,7 @@ pub fn openness(network: Network, ethertype: u16, protocol: u8, ports: [u16; 2])
     match protocol {
         PROTOCOL_ESP => closed(Header::Named("ESP"), Reason::Encrypted),
         PROTOCOL_IPCOMP => closed(Header::Named("IPComp"), Reason::Compressed),
-        PROTOCOL_TCP | PROTOCOL_UDP | 33 | 132 | 136 if ports == [0, 0] => Openness::Unsure,
+        _ if has_ports(protocol) && ports == [0, 0] => Openness::Unsure,
         PROTOCOL_UDP if ports.into_iter().any(in_udp) => Openness::Unsure,
         PROTOCOL_TCP if ports.iter().any(|port| PORTS_OPENFLOW.contains(port)) => Openness::Unsure,
         PROTOCOL_UDP
@@ -337,7 +337,7 @@ fn complete(decoded: &Decoded, layer: Layer, bytes: &[u8]) -> Option<Unopened> {
         (Layer::Capwap, [1, ..]) => named(Reason::Encrypted),
         (Layer::Capwap, [0, _, _, flags, ..]) if flags & 0x80 != 0 => named(Reason::Fragment),
         _ if decoded.fragment.is_some_and(|fragment| !fragment.first)
-            && !matches!(decoded.protocol, PROTOCOL_ICMP | 58) =>
+            && (has_ports(decoded.protocol) || !is_leaf_protocol(decoded.protocol)) =>
         {
             named(Reason::Fragment)
         }
@@ -377,6 +377,11 @@ fn is_leaf_ethertype(ethertype: u16) -> bool {
         | 0x8892 | 0x88a4 | 0x88ab | 0x88b8 | 0x88b9 | 0x88ba | 0x88cd | 0x88fb | 0x891d | 0x22f0
         | 0x887b | 0x88e1 | 0x8912 | 0x88a2 | 0x8906 | 0x8914 | 0x8915
     )
+}
+
+/// IP protocols whose endpoints have ports: TCP, UDP, DCCP, SCTP, UDP-Lite. Later fragments lack them.
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, PROTOCOL_TCP | PROTOCOL_UDP | 33 | 132 | 136)
 }
 
 /// IP protocols whose payload has no further endpoints.

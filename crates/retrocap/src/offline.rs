@@ -50,10 +50,7 @@ pub(crate) fn reading(
         return verb(common);
     }
     let offline = Offline::start(files, common)?;
-    // The problem comes first, so that no result above it looks like success.
-    if let Some(problem) = &offline.problem {
-        note(&format!("retrocap: {problem}"));
-    }
+    offline.tell_problem();
     let asking = Common {
         socket: Some(offline.socket.clone()),
         remote: None,
@@ -185,6 +182,13 @@ impl Offline {
             _pipeline: pipeline,
             _runtime: runtime,
         })
+    }
+
+    /// Prints what was not read or not kept. This comes first, so that no result above it looks like success.
+    pub(crate) fn tell_problem(&self) {
+        if let Some(problem) = &self.problem {
+            note(&format!("retrocap: {problem}"));
+        }
     }
 
     /// The result of a verb that read the files. It is a failure if packets were not read or not kept.

@@ -15,6 +15,7 @@ use anyhow::{Context as _, anyhow};
 use crate::machine;
 use crate::offline::Offline;
 use crate::options::Common;
+use crate::terminal::human::counted;
 use crate::terminal::printable::note;
 use crate::terminal::progress::{Progress, ProgressState};
 use base::interface::Interfaces;
@@ -29,6 +30,8 @@ use spool::blocks::{SpooledInterface, SpooledPacket};
 use spool::board::PublishedState;
 use spool::catalogue::Catalogue;
 use spool::directory::Directory;
+use spool::encryption::Keys;
+use spool::key_file;
 use spool::read::{Packets, Selection};
 
 /// Seed of the session table. It is constant, so that runs are reproducible.
@@ -50,32 +53,61 @@ struct Opened {
     problem: Option<String>,
 }
 
+/// A spool without a recorder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpoolPlace<'a> {
+    /// Its directory.
+    pub(crate) path: &'a Path,
+    /// Its key file, if its files are encrypted.
+    pub(crate) key: Option<&'a Path>,
+}
+
+impl SpoolPlace<'_> {
+    /// Opens the directory to read it.
+    pub(crate) fn open_to_read(self) -> anyhow::Result<Directory> {
+        Ok(Directory::open_to_read(self.path)?.with_keys(self.keys()?))
+    }
+
+    /// The keys of its files.
+    pub(crate) fn keys(self) -> anyhow::Result<Keys> {
+        Ok(self.key.map(key_file::read).transpose()?.unwrap_or_default())
+    }
+}
+
 /// Reads the footers of the files.
-fn open(path: &Path) -> anyhow::Result<Opened> {
-    let directory = Arc::new(Directory::open_to_read(path)?);
+fn open(place: SpoolPlace<'_>) -> anyhow::Result<Opened> {
+    let path = place.path;
+    let directory = Arc::new(place.open_to_read()?);
     let (catalogue, opening) =
         Catalogue::open(&directory, false).with_context(|| format!("cannot read the spool {}", path.display()))?;
-    if catalogue.sealed.is_empty() && catalogue.open.is_empty() && !path.join("sessions").is_dir() {
+    let problem = match opening.failed.first() {
+        None => None,
+        Some((name, reason)) => Some(format!(
+            "INCOMPLETE: {} could not be read: {name}: {reason}",
+            counted(opening.failed.len() as u64, "file")
+        )),
+    };
+    let is_empty = catalogue.sealed.is_empty() && catalogue.open.is_empty();
+    if let Some(problem) = problem.as_ref().filter(|_| is_empty) {
+        return Err(anyhow!("{}: {problem}", path.display()));
+    }
+    if is_empty && !path.join("sessions").is_dir() {
         return Err(anyhow!("{} contains no files of a spool: name the directory of `run --spool`", path.display()));
     }
     let sealed = catalogue.sealed.iter().map(|entry| entry.times().1);
     let open = catalogue.open.iter().filter_map(|shared| Some(shared.lock().index.times()?.1));
     let newest = sealed.chain(open).max();
-    let problem = match opening.failed.first() {
-        None => None,
-        Some((name, reason)) => Some(format!("{} files could not be read: {name}: {reason}", opening.failed.len())),
-    };
     Ok(Opened { directory, catalogue, newest, problem })
 }
 
 /// Runs a verb about the packets of a spool.
 pub(crate) fn packets(
     common: &Common,
-    path: &Path,
+    place: SpoolPlace<'_>,
     verb: impl FnOnce(&Common) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Opened { directory, catalogue, newest, problem } = open(path)?;
-    let shelf = SharedSpool::new(directory, path.display().to_string());
+    let Opened { directory, catalogue, newest, problem } = open(place)?;
+    let shelf = SharedSpool::new(directory, place.path.display().to_string());
     shelf.opened(Arc::new(PublishedState::of(catalogue)));
     let pipeline = pipeline(Split::BYTES_MIN)?;
     let history = history(&pipeline, Arc::default(), Some(Arc::new(shelf)));
@@ -85,11 +117,12 @@ pub(crate) fn packets(
 /// Runs a verb about the sessions of a spool, of which `window` says the time.
 pub(crate) fn sessions(
     common: &Common,
-    path: &Path,
+    place: SpoolPlace<'_>,
     window: impl FnOnce(Timestamp) -> anyhow::Result<Window>,
     verb: impl FnOnce(&Common) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Opened { directory, catalogue, newest, problem } = open(path)?;
+    let Opened { directory, catalogue, newest, problem } = open(place)?;
+    let path = place.path;
     let (since, until) = window(newest.unwrap_or_default())?;
     let memory = machine::available_bytes().map_or(1 << 30, |bytes| bytes / 2).min(MEMORY_BYTES_MAX);
     let mut pipeline = pipeline(memory.max(Split::BYTES_MIN))?;
@@ -130,13 +163,18 @@ pub(crate) fn sessions(
     let problem = problem.or_else(|| {
         (unread.damaged + unread.failed > 0).then(|| {
             let stretches = unread.damaged + unread.failed;
-            format!("{stretches} stretches of the files cannot be read: `retrocap spool check {}`", path.display())
+            format!(
+                "INCOMPLETE: {} of the files cannot be read: `retrocap spool check {}`",
+                counted(stretches, "part"),
+                path.display()
+            )
         })
     });
     ask(common, Offline::serve(history, pipeline, newest, problem)?, verb)
 }
 
 fn ask(common: &Common, offline: Offline, verb: impl FnOnce(&Common) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    offline.tell_problem();
     let asking =
         Common { socket: Some(offline.socket.clone()), remote: None, newest: offline.newest, ..common.clone() };
     offline.finish(verb(&asking))

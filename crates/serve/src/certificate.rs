@@ -80,13 +80,14 @@ impl Certificate {
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let common_name = |name: &x509_parser::x509::X509Name<'_>| {
-            name.iter_common_name().next().and_then(|attribute| attribute.as_str().ok()).map(shown)
+            let names = name.iter_common_name().filter_map(|attribute| attribute.as_str().ok());
+            names.filter(|name| !name.is_empty()).map(shown).next()
         };
         let (mut hosts, mut roles) = (Vec::new(), Vec::new());
         if let Ok(Some(names)) = certificate.subject_alternative_name() {
             for name in names.value.general_names.iter().take(NAMES_MAX) {
                 match name {
-                    GeneralName::DNSName(host) => hosts.push(shown(host)),
+                    GeneralName::DNSName(host) if !host.is_empty() => hosts.push(shown(host)),
                     GeneralName::IPAddress(bytes) => hosts.extend(address(bytes).map(Foreign::from)),
                     GeneralName::URI(uri) => {
                         roles.extend(uri.strip_prefix(ROLE_URI).and_then(|role| role.parse::<Role>().ok()));

@@ -17,6 +17,7 @@ pub mod collect;
 pub mod columns;
 pub mod decode;
 pub mod encode;
+mod open_file;
 pub mod parts;
 pub mod rewrite;
 pub mod row;

@@ -9,30 +9,33 @@
 //! Databases read the date and the hour (UTC) out of the path. A file is written under a name that ends with `.tmp`. It gets
 //! its own name once it is durable, so that a crash leaves no part of a file. The next start removes the rest. A file from which
 //! rows were removed on purpose is followed by another, whose name ends with `-replaces-` and the numbers of the old one.
+//!
+//! With a key, files are encrypted as those of the spool are, and their names end with `.parquet.enc`.
 
 use std::collections::HashSet;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use parquet::errors::ParquetError;
-use parquet::file::reader::{ChunkReader, Length};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::open_file::{OpenFile, RawFile, plain_len};
 use crate::row::HOUR_NS;
 use base::time::Timestamp;
+use parquet::errors::ParquetError;
+use parquet::file::reader::ChunkReader as _;
+use spool::encryption::{self, Keys, Opener, Sealer};
 
 /// Directory of the log, in that of the spool.
 pub const ROOT: &str = "sessions";
 const SUFFIX: &str = ".parquet";
+/// End of the names of encrypted files.
+const ENCRYPTED_SUFFIX: &str = ".parquet.enc";
 const PREFIX: &str = "sessions-";
 const TEMPORARY: &str = ".tmp";
 const REPLACES: &str = "-replaces-";
-/// Bytes that are read at once to verify a checksum.
-const CHECKED_BYTES: usize = 64 << 10;
 
 /// A file of the log.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub struct LogFile {
     crc: u32,
     /// Creation and checksum of the file whose other rows this one has, after rows were removed on purpose.
     replaces: Option<(u64, u32)>,
+    /// Whether the file is encrypted.
+    pub encrypted: bool,
     is_verified: AtomicBool,
     /// The earliest hour of which this file has the only row of a session, once it was read.
     reaches: OnceLock<u64>,
@@ -82,12 +87,13 @@ type Place = (u64, u64, u32);
 #[derive(Debug)]
 pub struct LogTree {
     directory: OwnedFd,
+    keys: Keys,
 }
 
 impl LogTree {
-    /// The log in the directory of a spool.
-    pub fn new(directory: OwnedFd) -> Self {
-        Self { directory }
+    /// The log in the directory of a spool, whose files are encrypted if there are keys.
+    pub fn new(directory: OwnedFd, keys: Keys) -> Self {
+        Self { directory, keys }
     }
 
     /// Creates the directory of the log, and gives it and all in it to the user that will write it.
@@ -270,7 +276,24 @@ impl LogTree {
         let file = self.open(&format!("{stem}{TEMPORARY}"), OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
         let tree = Arc::clone(self);
         let crc = crc32fast::Hasher::new();
-        Ok(UnfinishedFile { tree, file, directory, stem, hour, created_ms, replaces, len: 0, crc })
+        let sealer = self.keys.writing().map(Sealer::new).transpose()?;
+        let plain = Vec::new();
+        Ok(UnfinishedFile { tree, file, directory, stem, hour, created_ms, replaces, len: 0, crc, sealer, plain })
+    }
+
+    /// Writes the content of an encrypted file to the log in another directory.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, is damaged, its key is missing, or the other file cannot be written.
+    pub fn decrypt(&self, file: &LogFile, to: &Arc<Self>) -> Result<LogFile, ParquetError> {
+        let mut content = self.read(file)?.get_read(0)?;
+        let mut out = to.create(file.hour, file.created_ms)?;
+        if let Err(error) = io::copy(&mut content, &mut out) {
+            out.discard();
+            return Err(error.into());
+        }
+        Ok(out.finish()?)
     }
 
     /// Opens a file whose checksum is right.
@@ -280,14 +303,21 @@ impl LogTree {
     /// If it cannot be read, or is damaged.
     pub fn read(&self, file: &LogFile) -> io::Result<OpenFile> {
         let open = Arc::new(self.open(&file.path, OFlags::RDONLY)?);
-        let opened = OpenFile { file: open, len: file.len };
+        let raw = RawFile { file: open, at: 0 };
+        if file.encrypted {
+            let mut start = Vec::new();
+            raw.clone().take(encryption::OVERHEAD_BYTES as u64).read_to_end(&mut start)?;
+            Opener::check(&self.keys, &start)?;
+        }
         if !file.is_verified.load(Ordering::Relaxed) {
-            if opened.crc()? != file.crc {
+            if raw.crc()? != file.crc {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "its checksum is wrong"));
             }
             file.is_verified.store(true, Ordering::Relaxed);
         }
-        Ok(opened)
+        let keys = file.encrypted.then(|| self.keys.clone());
+        let len = if file.encrypted { plain_len(file.len) } else { file.len };
+        Ok(OpenFile { raw, len, keys })
     }
 }
 
@@ -303,7 +333,9 @@ fn parse(path: &str) -> Option<LogFile> {
     let (directory, name) = path.rsplit_once('/')?;
     let (date, hour) = directory.strip_prefix(ROOT)?.strip_prefix("/date=")?.split_once("/hour=")?;
     let time: jiff::Timestamp = format!("{date}T{hour}:00:00Z").parse().ok()?;
-    let name = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+    let name = name.strip_prefix(PREFIX)?;
+    let encrypted = name.ends_with(ENCRYPTED_SUFFIX);
+    let name = name.strip_suffix(if encrypted { ENCRYPTED_SUFFIX } else { SUFFIX })?;
     let (name, replaces) = match name.split_once(REPLACES) {
         Some((name, replaced)) => (name, Some(identity(replaced)?)),
         None => (name, None),
@@ -316,6 +348,7 @@ fn parse(path: &str) -> Option<LogFile> {
         len: 0,
         crc,
         replaces,
+        encrypted,
         is_verified: AtomicBool::new(false),
         reaches: OnceLock::new(),
     })
@@ -339,6 +372,9 @@ pub struct UnfinishedFile {
     replaces: Option<(u64, u32)>,
     len: u64,
     crc: crc32fast::Hasher,
+    sealer: Option<Sealer>,
+    /// Bytes that are not encrypted yet: less than a record holds.
+    plain: Vec<u8>,
 }
 
 impl UnfinishedFile {
@@ -347,11 +383,14 @@ impl UnfinishedFile {
     /// # Errors
     ///
     /// If that is not certain. The file is then removed.
-    pub fn finish(self) -> io::Result<LogFile> {
+    pub fn finish(mut self) -> io::Result<LogFile> {
+        self.put_record()?;
         let crc = self.crc.clone().finalize();
         let replaces = self.replaces.map_or(String::new(), |(created, crc)| format!("{REPLACES}{created}-{crc:08x}"));
         let temporary = format!("{}{TEMPORARY}", self.stem);
-        let path = format!("{}-{crc:08x}{replaces}{SUFFIX}", self.stem);
+        let encrypted = self.sealer.is_some();
+        let suffix = if encrypted { ENCRYPTED_SUFFIX } else { SUFFIX };
+        let path = format!("{}-{crc:08x}{replaces}{suffix}", self.stem);
         let root = &self.tree.directory;
         let finished = fs::fsync(&self.file)
             .and_then(|()| fs::renameat(root, &*temporary, root, &*path))
@@ -365,7 +404,7 @@ impl UnfinishedFile {
         }
         let Self { hour, created_ms, replaces, len, .. } = self;
         let is_verified = AtomicBool::new(true);
-        Ok(LogFile { path, hour, created_ms, len, crc, replaces, is_verified, reaches: OnceLock::new() })
+        Ok(LogFile { path, hour, created_ms, len, crc, replaces, encrypted, is_verified, reaches: OnceLock::new() })
     }
 
     /// Removes the file.
@@ -374,75 +413,45 @@ impl UnfinishedFile {
     }
 }
 
-impl Write for UnfinishedFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl UnfinishedFile {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = rustix::io::pwrite(&self.file, bytes, self.len)?;
         self.crc.update(&bytes[..written]);
         self.len += written as u64;
         Ok(written)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Encrypts and writes what waits.
+    fn put_record(&mut self) -> io::Result<()> {
+        let Some(sealer) = self.sealer.as_mut().filter(|_| !self.plain.is_empty()) else { return Ok(()) };
+        let mut record = Vec::with_capacity(self.plain.len() + encryption::OVERHEAD_BYTES);
+        sealer.put(&mut record, &self.plain);
+        self.plain.clear();
+        let mut rest = &record[..];
+        while !rest.is_empty() {
+            match self.put(rest)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => rest = &rest[written..],
+            }
+        }
         Ok(())
     }
 }
 
-/// A file that is read.
-#[derive(Clone, Debug)]
-pub struct OpenFile {
-    file: Arc<OwnedFd>,
-    len: u64,
-}
-
-impl OpenFile {
-    /// The CRC-32 of all bytes.
-    fn crc(&self) -> io::Result<u32> {
-        let mut crc = crc32fast::Hasher::new();
-        let mut reader = FileReaderAt { file: Arc::clone(&self.file), at: 0 };
-        let mut bytes = vec![0; CHECKED_BYTES];
-        loop {
-            match reader.read(&mut bytes)? {
-                0 => return Ok(crc.finalize()),
-                read => crc.update(&bytes[..read]),
-            }
+impl Write for UnfinishedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.sealer.is_none() {
+            return self.put(bytes);
         }
-    }
-}
-
-impl Length for OpenFile {
-    fn len(&self) -> u64 {
-        self.len
-    }
-}
-
-impl ChunkReader for OpenFile {
-    type T = FileReaderAt;
-
-    fn get_read(&self, start: u64) -> Result<FileReaderAt, ParquetError> {
-        Ok(FileReaderAt { file: Arc::clone(&self.file), at: start })
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.saturating_add(length as u64) > self.len {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start} lie behind the end")));
+        let taken = bytes.len().min(encryption::PLAIN_BYTES_MAX - self.plain.len());
+        self.plain.extend_from_slice(&bytes[..taken]);
+        if self.plain.len() == encryption::PLAIN_BYTES_MAX {
+            self.put_record()?;
         }
-        let mut bytes = vec![0; length];
-        self.get_read(start)?.read_exact(&mut bytes)?;
-        Ok(bytes.into())
+        Ok(taken)
     }
-}
 
-/// Reads a file from a position on.
-#[derive(Debug)]
-pub struct FileReaderAt {
-    file: Arc<OwnedFd>,
-    at: u64,
-}
-
-impl Read for FileReaderAt {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = rustix::io::pread(&self.file, out, self.at)?;
-        self.at += read as u64;
-        Ok(read)
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use sessionlog::row::{HOUR_NS, Observer, hour};
 use sessionlog::shared::SharedLog;
 use sessionlog::tree::LogTree;
 use sessionlog::writer::LogWriter;
+use spool::encryption::Keys;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// The start of an hour.
@@ -106,7 +107,7 @@ impl Log {
     }
 
     fn open(directory: &tempfile::TempDir, interfaces: &Arc<Interfaces>) -> Arc<SharedLog> {
-        let tree = LogTree::new(std::fs::File::open(directory.path()).unwrap().into());
+        let tree = LogTree::new(std::fs::File::open(directory.path()).unwrap().into(), Keys::none());
         tree.prepare(None).unwrap();
         Arc::new(SharedLog::new(Arc::new(tree), Arc::clone(interfaces)))
     }

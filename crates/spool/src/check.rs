@@ -3,10 +3,10 @@
 use std::io;
 use std::ops::Range;
 
-use crate::bgzf::{self, Inflate};
-use crate::file::footer_place;
+use crate::bgzf;
+use crate::coding::Decoder;
 use crate::index::{self, Chunk};
-use crate::layout::{self, FOOTER_BYTES, Footer, parse_name};
+use crate::layout::{self, parse_name};
 use crate::medium::{Medium, read_exact};
 use crate::recover::RebuiltIndex;
 use crate::sealed_file::{SealedFile, footer};
@@ -60,12 +60,12 @@ impl FileReport {
 ///
 /// If the medium cannot read it.
 pub fn check_file<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<FileReport> {
-    let (counter, _, compressed) = parse_name(name).ok_or(io::ErrorKind::InvalidInput)?;
+    let (counter, _, coding) = parse_name(name).ok_or(io::ErrorKind::InvalidInput)?;
     let file = medium.open(name)?;
     let mut report = FileReport { name: name.to_owned(), len, ..FileReport::default() };
     let entry = footer(medium, &file, name, len)?.map(|footer| SealedFile::new(name, footer, len));
     let data_bytes = entry.as_ref().map_or(len, |entry| entry.footer.data_bytes);
-    let (rebuilt, scanned) = RebuiltIndex::scan(medium, &file, data_bytes, (counter, compressed))?;
+    let (rebuilt, scanned) = RebuiltIndex::scan(medium, &file, data_bytes, (counter, coding))?;
     report.packets = rebuilt.index.packets();
     report.times = rebuilt.index.times();
     report.unconfirmed_bytes = data_bytes - scanned.end;
@@ -141,34 +141,29 @@ fn is_as_written<M: Medium>(
     read_exact(medium, file, section.offset, &mut bytes)?;
     let mut written = Vec::new();
     layout::put_section(&mut written, number, payload);
-    if entry.footer.header.compressed {
-        let mut plain = Vec::new();
-        let inflated = Inflate::default().members(&bytes, &mut plain);
-        return Ok(inflated.is_some() && plain == written);
-    }
-    Ok(bytes == written)
+    let mut plain = Vec::new();
+    let decoded = Decoder::new(medium.keys()).units(entry.footer.header.coding, &bytes, &mut plain);
+    Ok(decoded.is_some() && plain == written)
 }
 
 fn footer_is_as_written<M: Medium>(medium: &M, file: &M::File, entry: &SealedFile, offset: u64) -> io::Result<bool> {
-    let compressed = entry.footer.header.compressed;
-    let extra = if compressed { (bgzf::STORED_OVERHEAD_BYTES + bgzf::END.len()) as u64 } else { 0 };
-    if entry.len.checked_sub(FOOTER_BYTES as u64 + extra) != Some(offset) {
+    let coding = entry.footer.header.coding;
+    if entry.len.checked_sub(coding.end_len(layout::FOOTER_BYTES) as u64) != Some(offset) {
         return Ok(false);
     }
-    let mut block = Vec::new();
-    entry.footer.put(&mut block);
     let mut written = Vec::new();
-    if compressed {
-        bgzf::put_stored(&mut written, &block);
-        written.extend_from_slice(&bgzf::END);
-    } else {
-        written = block;
-    }
-    let mut bytes = vec![0; written.len()];
+    entry.footer.put(&mut written);
+    let mut bytes = vec![0; coding.end_len(layout::FOOTER_BYTES)];
     read_exact(medium, file, offset, &mut bytes)?;
-    debug_assert!(footer_place(compressed) <= bytes.len() as u64);
-    Ok(bytes == written
-        && Footer::read(&bytes[written.len() - usize::try_from(footer_place(compressed)).unwrap_or(0)..]).is_some())
+    // A stored member and the end of BGZF have one form only.
+    if coding.compressed && !coding.encrypted {
+        let mut members = Vec::new();
+        bgzf::put_stored(&mut members, &written);
+        members.extend_from_slice(&bgzf::END);
+        return Ok(bytes == members);
+    }
+    let mut plain = Vec::new();
+    Ok(Decoder::new(medium.keys()).units(coding, &bytes, &mut plain).is_some() && plain == written)
 }
 
 /// Verifies all files of a spool, in order of their numbers.

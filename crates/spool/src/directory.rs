@@ -14,6 +14,7 @@ use std::time::Instant;
 use rustix::fs::{self, Access, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::encryption::Keys;
 use crate::file::ALIGNMENT;
 use crate::medium::{DiskSpace, Medium};
 use crate::timings::{Stopwatch, Timings};
@@ -111,6 +112,7 @@ pub struct Directory {
     writes: Stopwatch,
     syncs: Stopwatch,
     unlinks: Unlinks,
+    keys: Keys,
 }
 
 /// An open file of a directory.
@@ -166,7 +168,14 @@ impl Directory {
             writes: Stopwatch::default(),
             syncs: Stopwatch::default(),
             unlinks: Unlinks::default(),
+            keys: Keys::none(),
         })
+    }
+
+    /// Encrypts new files, and decrypts what is encrypted, with these keys.
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self { keys, ..self }
     }
 
     /// Writes whole blocks directly from now on, as a spool does.
@@ -372,6 +381,10 @@ impl Medium for Directory {
 
     fn remove_soon(&self, name: &str, len: u64) -> io::Result<()> {
         if self.unlinks.queue(name, len)? { Ok(()) } else { self.remove(name) }
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     fn timings(&self) -> Timings {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bgzf::{self, Deflate};
+use crate::coding::Encoder;
 use crate::index::Builder;
 use crate::layout::{self, CHUNK_BYTES, Commit, Footer, Header, Section};
 use crate::medium::Medium;
@@ -40,7 +40,7 @@ impl UnsealedFile {
 
     /// Name of the file.
     pub fn name(&self) -> String {
-        layout::file_name(self.header.id.counter, self.header.band, self.header.compressed)
+        layout::file_name(self.header.id.counter, self.header.band, self.header.coding)
     }
 
     /// Locks the state; the writer waits while the guard lives.
@@ -55,7 +55,7 @@ pub struct FileWriter<M: Medium> {
     file: M::File,
     shared: Arc<UnsealedFile>,
     pcapng: Writer,
-    deflate: Option<Deflate>,
+    encoder: Encoder,
     /// Plain bytes since the last commit.
     plain: Vec<u8>,
     /// Bytes that the medium has not written yet.
@@ -82,14 +82,16 @@ impl<M: Medium> FileWriter<M> {
     /// # Errors
     ///
     /// If the medium cannot create it.
-    pub fn create(medium: &M, header: Header, level: Option<u8>, comments: &[String]) -> io::Result<Self> {
-        let name = layout::file_name(header.id.counter, header.band, header.compressed);
+    pub fn create(medium: &M, header: Header, level: u8, comments: &[String]) -> io::Result<Self> {
+        // Before the file exists: without a key there must be none.
+        let encoder = Encoder::new(header.coding, level, medium.keys())?;
+        let name = layout::file_name(header.id.counter, header.band, header.coding);
         let file = medium.create(&name)?;
         let mut writer = Self {
             file,
             shared: Arc::new(UnsealedFile { header, growing: Mutex::default() }),
             pcapng: Writer::new(Options::default()),
-            deflate: level.filter(|_| header.compressed).map(Deflate::new),
+            encoder,
             plain: Vec::with_capacity(CHUNK_BYTES + (8 << 10)),
             out: Vec::new(),
             written: 0,
@@ -197,10 +199,7 @@ impl<M: Medium> FileWriter<M> {
         let number = self.commit.number.wrapping_add(1);
         self.commit = Commit { id: self.commit.id, number, interfaces: self.interfaces, ..Commit::default() };
         let (offset, before) = (self.len(), self.out.len());
-        match &mut self.deflate {
-            Some(deflate) => deflate.put(&mut self.out, &self.plain),
-            None => self.out.extend_from_slice(&self.plain),
-        }
+        self.encoder.put(&mut self.out, &self.plain);
         let len = (self.out.len() - before) as u64;
         let plain_len = self.plain.len() as u64;
         self.plain_bytes += plain_len;
@@ -292,7 +291,7 @@ impl<M: Medium> FileWriter<M> {
                 let footer = Footer { header, data_bytes, plain_bytes, ..Footer::default() };
                 // Readers need the index until the catalogue has the sealed file.
                 let index = self.shared.lock().index.clone();
-                *self.footer.insert(End { footer, index }.put(&mut self.out, data_bytes, self.deflate.as_mut()))
+                *self.footer.insert(End { footer, index }.put(&mut self.out, data_bytes, &mut self.encoder))
             }
         };
         self.write_some(medium, self.out.len())?;
@@ -311,7 +310,7 @@ pub struct End {
 
 impl End {
     /// Appends index and footer, which begin at `offset` in the file.
-    pub fn put(self, out: &mut Vec<u8>, offset: u64, mut deflate: Option<&mut Deflate>) -> Footer {
+    pub fn put(self, out: &mut Vec<u8>, offset: u64, encoder: &mut Encoder) -> Footer {
         let Self { mut footer, index } = self;
         let start = out.len();
         footer.packets = index.packets();
@@ -325,10 +324,7 @@ impl End {
             block.clear();
             let crc = layout::put_section(&mut block, number, payload);
             let before = out.len();
-            match &mut deflate {
-                Some(deflate) => deflate.put(out, &block),
-                None => out.extend_from_slice(&block),
-            }
+            encoder.put(out, &block);
             footer.sections[number] = Section {
                 offset: offset + (before - start) as u64,
                 len: (out.len() - before) as u64,
@@ -336,19 +332,9 @@ impl End {
                 crc,
             };
         }
-        if footer.header.compressed {
-            let mut block = Vec::new();
-            footer.put(&mut block);
-            bgzf::put_stored(out, &block);
-            out.extend_from_slice(&bgzf::END);
-        } else {
-            footer.put(out);
-        }
+        block.clear();
+        footer.put(&mut block);
+        encoder.put_end(out, &block);
         footer
     }
-}
-
-/// Distance of the footer block from the end of the file, and the number of bytes to read for it.
-pub fn footer_place(compressed: bool) -> u64 {
-    layout::FOOTER_BYTES as u64 + if compressed { 8 + bgzf::END.len() as u64 } else { 0 }
 }

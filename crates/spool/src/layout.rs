@@ -18,6 +18,7 @@
 //! specification, section 4.1). A commit, an index section and the footer end with their member. The footer's member is
 //! stored, not deflated, so that the footer lies at a fixed distance from the end.
 
+use crate::coding::Coding;
 use base::time::Timestamp;
 
 /// Type of all blocks of the spool: local use (the high bit is set), then "RSP".
@@ -58,8 +59,8 @@ pub struct Header {
     pub id: FileId,
     /// Depth of the packets.
     pub band: u8,
-    /// Whether the file is BGZF.
-    pub compressed: bool,
+    /// How the bytes of the file are coded.
+    pub coding: Coding,
     /// The file that this one replaces, after packets were removed from it on purpose.
     pub replaces: Option<u64>,
     /// When the file was created.
@@ -191,7 +192,7 @@ fn put_header(out: &mut Vec<u8>, header: &Header) {
     put_u64(out, header.id.epoch);
     put_u64(out, header.id.counter);
     put_u32(out, u32::from(header.band));
-    put_u32(out, u32::from(header.compressed));
+    put_u32(out, u32::from(header.coding.compressed) | u32::from(header.coding.encrypted) << 1);
     put_u64(out, header.replaces.map_or(0, |counter| counter.saturating_add(1)));
     put_u64(out, header.created.0);
 }
@@ -199,13 +200,12 @@ fn put_header(out: &mut Vec<u8>, header: &Header) {
 fn header(fields: &mut FieldReader<'_>) -> Option<Header> {
     let id = fields.id()?;
     let band = u8::try_from(fields.u32()?).ok()?;
-    let compressed = match fields.u32()? {
-        0 => false,
-        1 => true,
+    let coding = match fields.u32()? {
+        bits @ 0..=3 => Coding { compressed: bits & 1 == 1, encrypted: bits & 2 == 2 },
         _ => return None,
     };
     let replaces = fields.u64()?.checked_sub(1);
-    Some(Header { id, band, compressed, replaces, created: Timestamp(fields.u64()?) })
+    Some(Header { id, band, coding, replaces, created: Timestamp(fields.u64()?) })
 }
 
 impl Header {
@@ -351,23 +351,20 @@ impl Footer {
 }
 
 /// The name of a file: its number, its depth, and an extension that tools know.
-pub fn file_name(counter: u64, band: u8, compressed: bool) -> String {
-    let end = if compressed { ".gz" } else { "" };
-    format!("{counter:012}-band{band}.pcapng{end}")
+pub fn file_name(counter: u64, band: u8, coding: Coding) -> String {
+    format!("{counter:012}-band{band}{}", coding.extension())
 }
 
-/// The number, the depth and whether it is compressed, from the name of a file of the spool.
-pub fn parse_name(name: &str) -> Option<(u64, u8, bool)> {
-    let (name, compressed) = match name.strip_suffix(".gz") {
-        Some(name) => (name, true),
-        None => (name, false),
-    };
-    let (counter, band) = name.strip_suffix(".pcapng")?.split_once("-band")?;
+/// The number, the depth and the coding, from the name of a file of the spool.
+pub fn parse_name(name: &str) -> Option<(u64, u8, Coding)> {
+    let (counter, rest) = name.split_once("-band")?;
+    let (band, _) = rest.split_once('.')?;
+    let coding = Coding::ALL.into_iter().find(|coding| rest[band.len()..] == *coding.extension())?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if counter.len() < 12 || !digits(counter) || band.len() != 1 || !digits(band) {
         return None;
     }
-    Some((counter.parse().ok()?, band.parse().ok()?, compressed))
+    Some((counter.parse().ok()?, band.parse().ok()?, coding))
 }
 
 #[cfg(test)]
@@ -378,7 +375,7 @@ mod tests {
         Header {
             id: FileId { epoch: 3, counter: 77 },
             band: 5,
-            compressed: true,
+            coding: Coding { compressed: true, encrypted: true },
             replaces: Some(0),
             created: Timestamp(9),
         }
@@ -420,13 +417,22 @@ mod tests {
 
     #[test]
     fn names_are_read_as_written() {
-        for (counter, band, compressed) in [(0, 0, false), (7, 5, true), (1_234_567_890_123, 2, true)] {
-            let name = file_name(counter, band, compressed);
-            assert_eq!(parse_name(&name), Some((counter, band, compressed)), "{name}");
+        for (counter, band) in [(0, 0), (7, 5), (1_234_567_890_123, 2)] {
+            for coding in Coding::ALL {
+                let name = file_name(counter, band, coding);
+                assert_eq!(parse_name(&name), Some((counter, band, coding)), "{name}");
+            }
         }
-        for name in
-            ["", "lock", "x-band0.pcapng", "1-band0.pcapng", "000000000001-band0.pcap", "000000000001-band.pcapng"]
-        {
+        for name in [
+            "",
+            "lock",
+            "x-band0.pcapng",
+            "1-band0.pcapng",
+            "000000000001-band0.pcap",
+            "000000000001-band.pcapng",
+            "000000000001-band0.pcapng.enc.gz",
+            "000000000001-band0.pcapng.x",
+        ] {
             assert_eq!(parse_name(name), None, "{name}");
         }
     }

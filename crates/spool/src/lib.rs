@@ -23,11 +23,17 @@ pub mod blocks;
 pub mod board;
 pub mod catalogue;
 pub mod check;
+pub mod coding;
+mod copy;
+pub mod decrypt;
 #[cfg(target_os = "linux")]
 pub mod directory;
+pub mod encryption;
 pub mod file;
 pub mod follow;
 pub mod index;
+#[cfg(target_os = "linux")]
+pub mod key_file;
 pub mod layout;
 pub mod medium;
 pub mod place;

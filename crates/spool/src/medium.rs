@@ -12,6 +12,7 @@
 
 use std::io;
 
+use crate::encryption::Keys;
 use crate::timings::Timings;
 
 /// Size and free space of the file system that holds the spool.
@@ -116,6 +117,12 @@ pub trait Medium: std::fmt::Debug {
         self.remove(name)
     }
 
+    /// The keys of encrypted files.
+    fn keys(&self) -> &Keys {
+        const NONE: &Keys = &Keys::none();
+        NONE
+    }
+
     /// Size and free space of the file system.
     ///
     /// # Errors
@@ -152,6 +159,20 @@ pub fn read_exact<M: Medium>(medium: &M, file: &M::File, mut offset: u64, mut ou
         }
     }
     Ok(())
+}
+
+/// Reads until `out` is full or the file ends.
+pub(crate) fn read_up_to<M: Medium>(medium: &M, file: &M::File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < out.len() {
+        match medium.read(file, offset + filled as u64, &mut out[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 impl<M: Medium> Medium for std::sync::Arc<M> {
@@ -195,6 +216,9 @@ impl<M: Medium> Medium for std::sync::Arc<M> {
     }
     fn room(&self) -> io::Result<DiskSpace> {
         (**self).room()
+    }
+    fn keys(&self) -> &Keys {
+        (**self).keys()
     }
     fn timings(&self) -> Timings {
         (**self).timings()

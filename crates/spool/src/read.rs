@@ -12,16 +12,16 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
 
-use crate::bgzf::{self, Inflate};
 use crate::blocks::{self, Block, SpooledInterface, SpooledPacket};
 use crate::catalogue::Catalogue;
+use crate::coding::{Coding, Decoder, next_unit};
 use crate::file::UnsealedFile;
 use crate::index::{self, AnyOf, Chunk, ChunkSet, ClosedPackets, Condition};
 use crate::layout::FileId;
-use crate::medium::Medium;
+use crate::medium::{Medium, read_up_to};
 use crate::sealed_file::SealedFile;
 use base::time::Timestamp;
-use loaded::{LoadedChunk, keep, packets_of, read_up_to};
+use loaded::{LoadedChunk, keep, packets_of};
 pub use selection::Selection;
 use selection::{add, intersect, overlaps};
 
@@ -78,7 +78,7 @@ pub struct Packets<M: Medium> {
     handles: usize,
     chunks: BinaryHeap<Reverse<WaitingChunk>>,
     loaded: BinaryHeap<Reverse<LoadedChunk>>,
-    inflate: Inflate,
+    decoder: Decoder,
     spare: Vec<Vec<u8>>,
     latest: Timestamp,
     summary: ReadSummary,
@@ -106,7 +106,7 @@ struct OpenFile<M: Medium> {
     file: Option<M::File>,
     id: FileId,
     band: u8,
-    compressed: bool,
+    coding: Coding,
     /// End of the readable part.
     end: u64,
     interfaces: Vec<Arc<SpooledInterface>>,
@@ -136,6 +136,7 @@ impl<M: Medium> Packets<M> {
             })
             .collect();
         waiting.sort_by_key(|source| Reverse(source.times().0));
+        let decoder = Decoder::new(medium.keys());
         Self {
             medium,
             window,
@@ -147,7 +148,7 @@ impl<M: Medium> Packets<M> {
             handles: 0,
             chunks: BinaryHeap::new(),
             loaded: BinaryHeap::new(),
-            inflate: Inflate::default(),
+            decoder,
             spare: Vec::new(),
             latest: Timestamp::MIN,
             summary: ReadSummary::default(),
@@ -341,7 +342,7 @@ impl<M: Medium> Packets<M> {
             file: (self.handles < HANDLES_MAX).then_some(file),
             id: header.id,
             band: header.band,
-            compressed: header.compressed,
+            coding: header.coding,
             end: entry.footer.data_bytes,
             interfaces: interfaces.into_iter().map(Arc::new).collect(),
             chunks_left: 0,
@@ -352,7 +353,7 @@ impl<M: Medium> Packets<M> {
     /// The chunks of a file whose index is damaged.
     fn rebuild(&mut self, entry: &SealedFile, file: M::File) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
         let header = entry.footer.header;
-        let place = (header.id.counter, header.compressed);
+        let place = (header.id.counter, header.coding);
         let (rebuilt, scanned) =
             crate::recover::RebuiltIndex::scan(&self.medium, &file, entry.footer.data_bytes, place)?;
         let open = OpenFile {
@@ -360,7 +361,7 @@ impl<M: Medium> Packets<M> {
             file: (self.handles < HANDLES_MAX).then_some(file),
             id: header.id,
             band: header.band,
-            compressed: header.compressed,
+            coding: header.coding,
             end: scanned.end,
             interfaces: blocks::interfaces(rebuilt.index.interfaces()).into_iter().map(Arc::new).collect(),
             chunks_left: 0,
@@ -399,7 +400,7 @@ impl<M: Medium> Packets<M> {
             file: (self.handles < HANDLES_MAX).then_some(file),
             id: shared.header.id,
             band: shared.header.band,
-            compressed: shared.header.compressed,
+            coding: shared.header.coding,
             end: growing.written,
             interfaces: blocks::interfaces(growing.index.interfaces()).into_iter().map(Arc::new).collect(),
             chunks_left: 0,
@@ -440,17 +441,17 @@ impl<M: Medium> Packets<M> {
         };
         bytes.truncate(read);
         let mut plain = bytes;
-        if open.compressed {
-            let mut inflated = self.spare.pop().unwrap_or_default();
+        if !open.coding.is_plain() {
+            let (coding, mut decoded) = (open.coding, self.spare.pop().unwrap_or_default());
             let mut rest = &plain[..];
-            // A member may be damaged or still being written. The commits confirm which packets are complete.
+            // A unit may be damaged or still being written. The commits confirm which packets are complete.
             while !rest.is_empty() {
-                match self.inflate.member(rest, &mut inflated).or_else(|| bgzf::next_member(rest)) {
+                match self.decoder.unit(coding, rest, &mut decoded).or_else(|| next_unit(coding, rest)) {
                     Some(len) => rest = &rest[len..],
                     None => break,
                 }
             }
-            plain = inflated;
+            plain = decoded;
         }
         let (window, id) = (self.window, open.id);
         let interfaces = open.interfaces.len();

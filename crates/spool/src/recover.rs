@@ -3,8 +3,8 @@
 
 use std::io;
 
-use crate::bgzf::Deflate;
 use crate::blocks::{self, Block, SpooledInterface};
+use crate::coding::{Coding, Encoder};
 use crate::file::End;
 use crate::index::Builder;
 use crate::layout::{self, CHUNK_BYTES, FileId, Footer, Header, parse_name};
@@ -67,17 +67,19 @@ impl RebuiltIndex {
         medium: &M,
         file: &M::File,
         len: u64,
-        (counter, compressed): (u64, bool),
+        (counter, coding): (u64, Coding),
     ) -> io::Result<(Self, ScanReport)> {
         let mut rebuilt = Self::default();
-        let scanned = scan::scan(medium, file, len, (counter, compressed), &mut |confirmed| rebuilt.add(&confirmed))?;
+        let scanned = scan::scan(medium, file, len, (counter, coding), &mut |confirmed| rebuilt.add(&confirmed))?;
         Ok((rebuilt, scanned))
     }
 
     /// The end of the file: the index, and the header (derived from the file's name if it was lost).
-    pub fn end(self, (counter, band, compressed): (u64, u8, bool), scanned: &ScanReport) -> End {
+    pub fn end(self, (counter, band, coding): (u64, u8, Coding), scanned: &ScanReport) -> End {
         let id = scanned.id.unwrap_or(FileId { epoch: 0, counter });
-        let header = self.header.unwrap_or(Header { id, band, compressed, ..Header::default() });
+        let header = self.header.unwrap_or(Header { id, band, ..Header::default() });
+        // The name says how the file is read, also after somebody has changed its coding.
+        let header = Header { coding, ..header };
         let damaged_bytes = scanned.damaged.iter().map(|range| range.end - range.start).sum();
         let footer = Footer {
             header,
@@ -106,9 +108,9 @@ pub enum RecoveryOutcome {
 /// If the medium cannot read or write it. The file then stays as it is.
 pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<RecoveryOutcome> {
     let parsed = parse_name(name).ok_or(io::ErrorKind::InvalidInput)?;
-    let (counter, _, compressed) = parsed;
+    let (counter, _, coding) = parsed;
     let mut file = medium.reopen(name)?;
-    let (rebuilt, scanned) = RebuiltIndex::scan(medium, &file, len, (counter, compressed))?;
+    let (rebuilt, scanned) = RebuiltIndex::scan(medium, &file, len, (counter, coding))?;
     // A file that replaces another counts only once it is sealed; until then, the other file still exists.
     let replaces = rebuilt.header.is_some_and(|header| header.replaces.is_some());
     if rebuilt.index.packets() == 0 || replaces {
@@ -121,8 +123,8 @@ pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Recove
         medium.truncate(&file, scanned.end)?;
     }
     let mut out = Vec::new();
-    let mut deflate = compressed.then(|| Deflate::new(1));
-    let footer = rebuilt.end(parsed, &scanned).put(&mut out, scanned.end, deflate.as_mut());
+    let mut encoder = Encoder::new(coding, 1, medium.keys())?;
+    let footer = rebuilt.end(parsed, &scanned).put(&mut out, scanned.end, &mut encoder);
     medium.append(&mut file, scanned.end, &out)?;
     medium.sync(&file)?;
     Ok(RecoveryOutcome::Sealed(Box::new(SealedFile::new(name, footer, scanned.end + out.len() as u64))))

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use crate::blocks::SpooledInterface;
 use crate::catalogue::Catalogue;
-use crate::file::FileWriter;
+use crate::coding::Coding;
+use crate::copy::{copy_packets, finish};
 use crate::layout::{FileId, Header};
 use crate::medium::Medium;
 use crate::read::{Packets, Selection};
 use crate::sealed_file::SealedFile;
-use base::interface::Interface;
-use base::packet::{InterfaceId, LinkType, Packet};
+use base::packet::LinkType;
 use base::time::Timestamp;
 
 /// The result of a removal.
@@ -127,52 +127,14 @@ fn rewrite<M: Medium + Clone>(
 ) -> io::Result<()> {
     let old = entry.footer.header;
     let id = FileId { epoch: old.id.epoch, counter };
-    let header = Header { id, replaces: Some(old.id.counter), created: now, ..old };
+    // What was in the clear is encrypted, too, if there is a key now.
+    let coding = Coding { encrypted: medium.keys().writing().is_some(), ..old.coding };
+    let header = Header { id, coding, replaces: Some(old.id.counter), created: now, ..old };
     let comments = [format!("packets were removed from this file on purpose at {now}: {reason}")];
-    let mut file = FileWriter::create(medium, header, Some(1), &comments)?;
-    // Make it durable first: after a crash, an unfinished file that replaces another is ignored.
-    file.flush(medium)?;
-    file.sync(medium)?;
-    medium.sync_names()?;
     let mut packets = packets_of(medium, entry);
-    while let Some(one) = packets.next() {
-        let packet = one.packet;
-        if selected(packet.time, one.interface, packet.data, packet.original_len) {
-            continue;
-        }
-        let number = InterfaceId(u16::try_from(packet.interface).unwrap_or(u16::MAX));
-        let interface = interface(number, one.interface);
-        let packet = Packet {
-            time: packet.time,
-            interface: number,
-            link_type: interface.link_type,
-            direction: packet.direction,
-            flags: packet.flags,
-            original_len: packet.original_len,
-            drops_before: packet.drops_before,
-            data: packet.data,
-        };
-        file.put(&interface, &packet);
-        if file.is_behind() {
-            file.write(medium)?;
-        }
-    }
+    let file = copy_packets(&mut packets, medium, header, &comments, &mut |one| {
+        !selected(one.packet.time, one.interface, one.packet.data, one.packet.original_len)
+    })?;
     check_whole(&packets, entry)?;
-    file.seal(medium)?;
-    file.sync(medium)?;
-    medium.sync_names()
-}
-
-fn interface(id: InterfaceId, spooled: &SpooledInterface) -> Interface {
-    Interface {
-        id,
-        name: spooled.name.clone(),
-        index: 0,
-        link_type: spooled.link_type,
-        description: spooled.description.clone(),
-        os: spooled.os.clone(),
-        up: true,
-        gone: None,
-        since: Timestamp::MIN,
-    }
+    finish(file, medium)
 }

@@ -6,8 +6,8 @@
 use std::io;
 use std::ops::Range;
 
-use crate::bgzf::{self, Inflate};
 use crate::blocks::{self, Block};
+use crate::coding::{Coding, Decoder, UNIT_BYTES_MAX, next_unit};
 use crate::layout::{COMMIT_BYTES, COMMITTED_BYTES_MAX, Commit, FileId};
 use crate::medium::Medium;
 
@@ -65,15 +65,15 @@ pub fn scan<M: Medium>(
     medium: &M,
     file: &M::File,
     len: u64,
-    (counter, compressed): (u64, bool),
+    (counter, coding): (u64, Coding),
     each: &mut impl FnMut(CommittedRange<'_>),
 ) -> io::Result<ScanReport> {
     let window = Window { medium, file, len, base: 0, bytes: Vec::new() };
     let mut scan = Scan { window, counter, scanned: ScanReport::default(), checked_bytes: 0, each };
-    if compressed {
-        scan.members()?
-    } else {
+    if coding.is_plain() {
         scan.plain()?
+    } else {
+        scan.units(coding)?
     }
     Ok(scan.scanned)
 }
@@ -211,10 +211,10 @@ impl<M: Medium, F: FnMut(CommittedRange<'_>)> Scan<'_, M, F> {
         None
     }
 
-    fn members(&mut self) -> io::Result<()> {
-        const NEEDED: usize = 1 << 16;
-        let mut inflate = Inflate::default();
-        // Content of the members since the last commit, and the start of each member.
+    fn units(&mut self, coding: Coding) -> io::Result<()> {
+        const NEEDED: usize = UNIT_BYTES_MAX;
+        let mut decoder = Decoder::new(self.window.medium.keys());
+        // Content of the units since the last commit, and the start of each unit.
         let mut plain = Vec::new();
         let mut begins: Vec<(usize, u64)> = Vec::new();
         let mut at = 0;
@@ -225,10 +225,10 @@ impl<M: Medium, F: FnMut(CommittedRange<'_>)> Scan<'_, M, F> {
                 return Ok(());
             }
             begins.push((plain.len(), at));
-            let Some(len) = inflate.member(bytes, &mut plain) else {
+            let Some(len) = decoder.unit(coding, bytes, &mut plain) else {
                 plain.clear();
                 begins.clear();
-                let Some(skipped) = bgzf::next_member(bytes) else {
+                let Some(skipped) = next_unit(coding, bytes) else {
                     if bytes.len() < NEEDED {
                         return Ok(());
                     }

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use crate::bgzf::Inflate;
-use crate::file::footer_place;
+use crate::coding::Decoder;
+use crate::encryption::{self, Opener};
 use crate::layout::{self, Footer, parse_name};
-use crate::medium::{Medium, read_exact};
+use crate::medium::{Medium, read_exact, read_up_to};
 use base::time::Timestamp;
 
 /// A sealed file.
@@ -50,9 +50,9 @@ impl SealedFile {
         }
         let mut bytes = vec![0; usize::try_from(section.len).map_err(|_| damaged())?];
         read_exact(medium, file, section.offset, &mut bytes)?;
-        if self.footer.header.compressed {
+        if !self.footer.header.coding.is_plain() {
             let mut plain = Vec::new();
-            Inflate::default().members(&bytes, &mut plain).ok_or_else(damaged)?;
+            Decoder::new(medium.keys()).units(self.footer.header.coding, &bytes, &mut plain).ok_or_else(damaged)?;
             bytes = plain;
         }
         let payload = layout::section(&bytes, number, section).ok_or_else(damaged)?;
@@ -66,16 +66,28 @@ impl SealedFile {
 ///
 /// # Errors
 ///
-/// If the medium cannot read it.
+/// If the medium cannot read it, or it is encrypted and its key is missing.
 pub fn footer<M: Medium>(medium: &M, file: &M::File, name: &str, len: u64) -> io::Result<Option<Footer>> {
-    let Some((counter, band, compressed)) = parse_name(name) else { return Ok(None) };
-    let Some(offset) = len.checked_sub(footer_place(compressed)) else { return Ok(None) };
-    let mut block = vec![0; layout::FOOTER_BYTES];
-    read_exact(medium, file, offset, &mut block)?;
+    let Some((counter, band, coding)) = parse_name(name) else { return Ok(None) };
+    let end = coding.end_len(layout::FOOTER_BYTES);
+    let mut block = Vec::new();
+    if let Some(offset) = len.checked_sub(end as u64) {
+        let mut coded = vec![0; end];
+        read_exact(medium, file, offset, &mut coded)?;
+        if Decoder::new(medium.keys()).units(coding, &coded, &mut block).is_none() {
+            block.clear();
+        }
+    }
+    if block.is_empty() && coding.encrypted {
+        // Unfinished, or of another key? Only damage of both ends can lead to the wrong answer.
+        let mut start = [0; encryption::OVERHEAD_BYTES];
+        let there = read_up_to(medium, file, 0, &mut start)?;
+        Opener::check(medium.keys(), &start[..there])?;
+    }
     let footer = Footer::read(&block);
     Ok(footer.filter(|footer| {
         let header = &footer.header;
-        (header.id.counter, header.band, header.compressed) == (counter, band, compressed)
+        (header.id.counter, header.band, header.coding) == (counter, band, coding)
             && footer.data_bytes <= len
             && footer.sections.iter().all(|section| section.offset.saturating_add(section.len) <= len)
     }))

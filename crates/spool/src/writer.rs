@@ -13,6 +13,7 @@ pub use crate::board::{
 };
 pub use crate::catalogue::BandView;
 use crate::catalogue::{Catalogue, OpenReport};
+use crate::coding::Coding;
 use crate::file::FileWriter;
 use crate::layout::{CHUNK_BYTES, FileId, Header};
 use crate::medium::{Medium, is_no_room};
@@ -265,9 +266,10 @@ impl<M: Medium> Spool<M> {
         }
         let id = FileId { epoch: self.epoch, counter: self.next_counter };
         self.next_counter += 1;
-        let compressed = self.options.level.is_some();
-        let header = Header { id, band: band.0, compressed, replaces: None, created: now };
-        let created = FileWriter::create(&self.medium, header, self.options.level, &self.options.comments);
+        let level = self.options.level.unwrap_or_default();
+        let coding = Coding { compressed: level > 0, encrypted: self.medium.keys().writing().is_some() };
+        let header = Header { id, band: band.0, coding, replaces: None, created: now };
+        let created = FileWriter::create(&self.medium, header, level, &self.options.comments);
         let file = match created.and_then(|file| self.medium.sync_names().map(|()| file)) {
             Ok(file) => file,
             Err(error) if is_no_room(&error) => {
@@ -462,12 +464,8 @@ impl<M: Medium> Spool<M> {
     /// Seals all files. The next start completes a file that cannot be sealed.
     pub fn close(&mut self, now: Timestamp) -> WriteOutcome {
         self.sync(now);
-        for band in Band::all() {
-            if let Some(slot) = &mut self.open[band.index()] {
-                slot.seal = true;
-                self.drive(band, now);
-            }
-        }
+        self.open.iter_mut().flatten().for_each(|slot| slot.seal = true);
+        Band::all().for_each(|band| self.drive(band, now));
         self.show(now);
         std::mem::take(&mut self.turn)
     }

@@ -23,6 +23,7 @@ fn plan(seed: u64) -> Plan {
     Plan {
         seed,
         compressed: seed % 2 == 1,
+        encrypted: seed % 4 >= 2,
         limit: SizeLimit::Bytes(64 * MIB),
         capacity: 256 * MIB,
         faults: Faults { short_read: 5, ..Faults::default() },

@@ -73,6 +73,16 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
+/// A peer without a name would be nobody in the log.
+#[test]
+fn a_certificate_with_an_empty_name_is_said_to_have_none() {
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "");
+    let made = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let read = retrocap::serve::certificate::Certificate::read(made.der()).unwrap();
+    assert_eq!(read.name.untrusted(), "without a name");
+}
+
 #[test]
 fn keys_are_private_and_no_file_is_overwritten() {
     let pki = Pki::new();

@@ -90,7 +90,8 @@ impl Opened {
             (None, input) => vec![open_replay(&settings, &interfaces, input.clone().unwrap_or_default())?],
         };
         // The audit log, keys and low ports may need privileges.
-        let spool = settings.spool.as_deref().map(|path| spool::open(path, plan.owner())).transpose()?;
+        let open = |path| spool::open(path, settings.spool_key.as_deref(), plan.owner());
+        let spool = settings.spool.as_deref().map(open).transpose()?;
         let session_log = session_log::open(&settings, spool.as_ref(), plan.owner(), &interfaces)?;
         let audit = Audit::open(settings.audit_log(), plan.owner())?;
         let attestation = Arc::new(attestation::open(&settings)?);

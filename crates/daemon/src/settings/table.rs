@@ -116,6 +116,11 @@ settings! {
     /// the files.
     "" "spool-compression" => spool_compression: u32 = Is("0"), Restart,
         Some(Flag::value("LEVEL").heading("Spool")), |value| value.whole(0..=9);
+    /// Encrypt new files of the spool with the first key in this file; all of its keys decrypt. A key is a line of 64
+    /// hexadecimal digits (openssl rand -hex 32). credential:NAME names a credential that systemd passes. It is read
+    /// before privileges are dropped.
+    "" "spool-key" => spool_key: Option<PathBuf> = Unset("files are not encrypted", r#""/etc/retrocap/spool.key""#), Restart,
+        Some(Flag::value("FILE").heading("Spool")), |value| value.path().map(Some);
     /// Log of sessions in the directory of the spool: a Parquet file for each hour, which databases read and flows answers
     /// from. compact leaves out the Community ID, which takes more than half of the bytes.
     "" "spool-sessions" => spool_sessions: SpoolSessions = Is("full"), Restart,

@@ -57,6 +57,9 @@ fn what_was_not_opened_is_named() {
         (ethernet(0x0800, &ipv4(47, &gre(0, 0x1234, &[], &v4))), "GRE unsupported"),
         (ethernet(0x8847, &label(true, &[0x55; 40])), "MPLS unsupported"),
         (ethernet(0x0800, &ipv4_with(17, 0x0010, &[], b"rest")), "IPv4 fragment"),
+        // VRRP has no ports: its later fragments show all endpoints.
+        (ethernet(0x0800, &ipv4_with(112, 0x0010, &[], b"rest")), ""),
+        (ethernet(0x0800, &ipv4_with(47, 0x0010, &[], b"rest")), "IPv4 fragment"),
         (ethernet(0x880b, &[0xc0, 0x21, 1, 0, 0, 4]), ""),
         (ethernet(0x880b, &[0x00, 0xfd, 9, 9, 9, 9]), "PPP compressed"),
     ];

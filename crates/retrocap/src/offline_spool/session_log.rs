@@ -10,13 +10,14 @@ use query::logged::SessionLog;
 use sessionlog::shared::SharedLog;
 use sessionlog::tree::LogTree;
 use spool::directory::Directory;
+use spool::medium::Medium as _;
 
 /// A log, and the times from which on and until which it has rows.
 pub(super) type OpenLog = (Arc<dyn SessionLog>, (Timestamp, Timestamp));
 
 /// The log in a directory; `None` if there is none.
 pub(super) fn open(directory: &Directory, interfaces: &Arc<Interfaces>) -> anyhow::Result<Option<OpenLog>> {
-    let tree = Arc::new(LogTree::new(directory.descriptor().try_clone()?));
+    let tree = Arc::new(LogTree::new(directory.descriptor().try_clone()?, directory.keys().clone()));
     let files = tree.list().context("cannot read the log of sessions")?;
     let (Some(first), Some(latest)) = (files.first().map(|file| file.times().0), files.last().map(|file| file.times()))
     else {

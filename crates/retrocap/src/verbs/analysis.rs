@@ -133,7 +133,7 @@ pub(super) fn reading(
     selection: &Selection,
     verb: impl FnOnce(&Common) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    match &selection.spool {
+    match selection.spool() {
         Some(spool) => offline_spool::packets(common, spool, verb),
         None => offline::reading(common, &selection.read, verb),
     }

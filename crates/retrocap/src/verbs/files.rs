@@ -63,7 +63,7 @@ impl Files {
         };
         let mut chosen = self.app.as_ref().map(|app| apps::find(app, &question, &interfaces, true)).transpose()?;
         // A recorder cuts sessions. A capture file does not say why packets are missing.
-        let of_recorder = self.selection.read.is_empty() && self.selection.spool.is_none();
+        let of_recorder = self.selection.read.is_empty() && self.selection.spool().is_none();
         let mut decoder = Decoder::start(common, &self.objects, of_recorder)?;
         let read = question.read(&interfaces, &mut |moment| {
             let InputEvent::Packet(packet, _) = moment else { return ControlFlow::Continue(()) };

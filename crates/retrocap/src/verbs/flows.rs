@@ -113,7 +113,7 @@ impl Flows {
         self.selection
             .habits
             .check_no_lines("flows lists sessions, with date and time; try get -X, or flows --json")?;
-        if let Some(spool) = &self.selection.spool {
+        if let Some(spool) = self.selection.spool() {
             let window = |now| self.selection.window(None, now, &TimeZone::system());
             return offline_spool::sessions(common, spool, window, |common| self.ask(common));
         }

@@ -123,12 +123,12 @@ impl Get {
         if self.selection.habits.lists_interfaces() {
             return ListInterfaces::all().run(common);
         }
-        if self.follow && (!self.selection.read.is_empty() || self.selection.spool.is_some()) {
+        if self.follow && (!self.selection.read.is_empty() || self.selection.spool().is_some()) {
             return Err(Usage::of(
                 "--follow goes on with packets as they come, and files have no more: leave out one of both",
             ));
         }
-        let ask = |files: &[PathBuf]| match &self.selection.spool {
+        let ask = |files: &[PathBuf]| match self.selection.spool() {
             Some(spool) => offline_spool::packets(common, spool, |common| self.ask(common)),
             None => offline::reading(common, files, |common| self.ask(common)),
         };

@@ -138,7 +138,7 @@ impl Hunt {
         if let Some(done) = self.rules.answers_alone(common)? {
             return done;
         }
-        let of_files = !self.selection.read.is_empty() || self.selection.spool.is_some();
+        let of_files = !self.selection.read.is_empty() || self.selection.spool().is_some();
         if self.follow && of_files {
             return Err(Usage::of("--follow waits for new packets, and files get none: leave out --follow"));
         }
@@ -226,7 +226,7 @@ impl Hunt {
     }
 
     fn is_of_recorder(&self) -> bool {
-        self.selection.read.is_empty() && self.selection.spool.is_none()
+        self.selection.read.is_empty() && self.selection.spool().is_none()
     }
 
     /// Runs a program over the packets; its alerts are the matches.

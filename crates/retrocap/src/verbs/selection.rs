@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use crate::error::Usage;
+use crate::offline_spool::SpoolPlace;
 use crate::terminal::printable::note;
 use crate::verbs::display_filter;
 use crate::verbs::habits::Habits;
@@ -48,7 +49,10 @@ pub(crate) struct Selection {
     pub(crate) read: Vec<PathBuf>,
     /// Read the files of this spool instead of querying a recorder
     #[arg(long, value_name = "DIR", help_heading = "Selection", conflicts_with = "read")]
-    pub(crate) spool: Option<PathBuf>,
+    spool: Option<PathBuf>,
+    /// Key file of an encrypted spool
+    #[arg(long, value_name = "FILE", help_heading = "Selection", requires = "spool")]
+    spool_key: Option<PathBuf>,
     /// Only packets of this interface; any for all
     #[arg(short, long, value_name = "NAME", value_parser = interface)]
     pub(crate) interface: Option<InterfaceName>,
@@ -115,6 +119,11 @@ fn read(text: &str, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Timestamp> 
 }
 
 impl Selection {
+    /// The spool to read instead of querying a recorder.
+    pub(crate) fn spool(&self) -> Option<SpoolPlace<'_>> {
+        self.spool.as_deref().map(|path| SpoolPlace { path, key: self.spool_key.as_deref() })
+    }
+
     /// The selection, as a request has it.
     ///
     /// # Errors
@@ -243,6 +252,7 @@ impl Selection {
             community_id: None,
             community_id_seed: None,
             from: None,
+            spool_key: None,
             spool: None,
             flow: None,
             address: None,

@@ -1,5 +1,6 @@
 //! `retrocap spool`: lists, verifies and removes what is on disk. No recorder is needed.
 
+mod decrypt;
 #[cfg_attr(not(feature = "session-log"), path = "spool/no_session_log.rs")]
 mod session_log;
 
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use crate::client;
 use crate::error::Usage;
+use crate::offline_spool::SpoolPlace;
 use crate::options::Common;
 use crate::terminal::human::{counted, size};
 use crate::terminal::printable::{note, plain, print, print_json};
@@ -37,8 +39,13 @@ Examples:
   retrocap spool ls /var/lib/retrocap/spool                      its files, and the times that they cover
   retrocap spool check /var/lib/retrocap/spool                   verify every checksum
   retrocap spool drop host 10.0.0.5 --before 2026-11-01 --spool /var/lib/retrocap/spool
-                                                                 remove packets permanently")]
+                                                                 remove packets permanently
+  retrocap spool decrypt -o plain /mnt/dead/spool --spool-key spool.key
+                                                                 write encrypted files for Wireshark and databases")]
 pub(crate) struct Spool {
+    /// Key file, if the files are encrypted
+    #[arg(long, global = true, value_name = "FILE")]
+    spool_key: Option<PathBuf>,
     #[command(subcommand)]
     action: Action,
 }
@@ -69,20 +76,35 @@ enum Action {
         #[arg(value_name = "EXPR", required = true, allow_negative_numbers = true)]
         expression: Vec<String>,
     },
+    /// Decrypt all files into a new directory, so that other programs can read them
+    Decrypt {
+        /// Directory to create
+        #[arg(short, long = "output", value_name = "DIR")]
+        output: PathBuf,
+        /// Directory of the spool [default: that of the running recorder]
+        directory: Option<PathBuf>,
+    },
 }
 
 impl Spool {
     /// Runs the action.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let key = self.spool_key.as_deref();
         match &self.action {
-            Action::Ls { directory } => list(common, &chosen(common, directory.as_deref())?),
-            Action::Check { directory } => check(common, &chosen(common, directory.as_deref())?),
+            Action::Ls { directory } => list(common, SpoolPlace { path: &chosen(common, directory.as_deref())?, key }),
+            Action::Check { directory } => {
+                check(common, SpoolPlace { path: &chosen(common, directory.as_deref())?, key })
+            }
+            Action::Decrypt { output, directory } => {
+                decrypt::run(common, SpoolPlace { path: &chosen(common, directory.as_deref())?, key }, output)
+            }
             Action::Status => status(common),
             Action::Drop { before, directory, expression } => {
                 let Some(expression) = selection::expression(expression)? else {
                     return Err(Usage::of("drop takes an expression: try drop host 10.0.0.5 --before 2026-11-01"));
                 };
-                remove(common, &chosen(common, directory.as_deref())?, &expression, before)
+                let place = SpoolPlace { path: &chosen(common, directory.as_deref())?, key };
+                remove(common, place, &expression, before)
             }
         }
     }
@@ -116,10 +138,10 @@ fn chosen(common: &Common, directory: Option<&Path>) -> anyhow::Result<PathBuf> 
     }
 }
 
-fn open(path: &Path) -> anyhow::Result<(Arc<Directory>, Catalogue, OpenReport)> {
-    let directory = Arc::new(Directory::open_to_read(path)?);
-    let (catalogue, opening) =
-        Catalogue::open(&directory, false).with_context(|| format!("cannot read the spool {}", path.display()))?;
+fn open(place: SpoolPlace<'_>) -> anyhow::Result<(Arc<Directory>, Catalogue, OpenReport)> {
+    let directory = Arc::new(place.open_to_read()?);
+    let (catalogue, opening) = Catalogue::open(&directory, false)
+        .with_context(|| format!("cannot read the spool {}", place.path.display()))?;
     Ok((directory, catalogue, opening))
 }
 
@@ -161,8 +183,8 @@ fn rows(catalogue: &Catalogue) -> Vec<Row> {
     rows
 }
 
-fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
-    let (directory, catalogue, opening) = open(path)?;
+fn list(common: &Common, place: SpoolPlace<'_>) -> anyhow::Result<()> {
+    let (directory, catalogue, opening) = open(place)?;
     let rows = rows(&catalogue);
     let log = session_log::list(&directory)?;
     for (name, reason) in &opening.failed {
@@ -181,7 +203,7 @@ fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
         return print_json(&format!("{}\n", serde_json::to_string_pretty(&rows)?));
     }
     if rows.is_empty() && log.is_empty() {
-        return Err(anyhow!("{} holds no files of a spool", path.display()));
+        return Err(anyhow!("{} holds no files of a spool", place.path.display()));
     }
     let tz = TimeZone::system();
     let local = |time: Option<Timestamp>| time.map_or("-".to_owned(), |time| time::local(time, &tz));
@@ -208,8 +230,8 @@ fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
     print(&out)
 }
 
-fn check(common: &Common, path: &Path) -> anyhow::Result<()> {
-    let directory = Directory::open_to_read(path)?;
+fn check(common: &Common, place: SpoolPlace<'_>) -> anyhow::Result<()> {
+    let (path, directory) = (place.path, place.open_to_read()?);
     let (mut reports, mut unreadable) = (Vec::new(), Vec::new());
     let checked = spool::check::check(&directory, |name, report| match report {
         Ok(report) => reports.push(report),
@@ -282,14 +304,15 @@ fn check_text(reports: &[FileReport], unreadable: &[(String, String)], damaged: 
     out
 }
 
-fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyhow::Result<()> {
+fn remove(common: &Common, place: SpoolPlace<'_>, expression: &str, before: &str) -> anyhow::Result<()> {
+    let (path, keys) = (place.path, place.keys()?);
     let now = Timestamp::from(SystemTime::now());
     let before = time::parse(before, now, &TimeZone::system()).map_err(Usage::of)?;
     let mut filter = FilterSet::new(expression).map_err(Usage::of)?;
     // The lock keeps a recorder out meanwhile, and unfinished files are completed first.
     let directory = match Directory::open_to_write(path) {
         Err(DirectoryError::Locked { path }) => return Err(in_use(&path)),
-        opened => Arc::new(opened?),
+        opened => Arc::new(opened?.with_keys(keys)),
     };
     let (catalogue, _) =
         Catalogue::open(&directory, true).with_context(|| format!("cannot read the spool {}", path.display()))?;

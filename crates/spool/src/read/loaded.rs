@@ -1,12 +1,10 @@
 //! A chunk in memory: those of its packets that commits confirm, in time order.
 
 use std::cmp::Reverse;
-use std::io;
 
 use crate::blocks::{self, Block};
 use crate::index::{Chunk, ChunkSet};
 use crate::layout::{COMMIT_BYTES, Commit, FileId};
-use crate::medium::Medium;
 use base::time::Timestamp;
 
 /// A chunk in memory.
@@ -108,18 +106,4 @@ fn next_confirmed(plain: &[u8], start: usize, id: FileId) -> Option<(usize, usiz
             let from = at.checked_sub(commit.len as usize).filter(|from| *from >= start)?;
             commit.confirms(id, &plain[from..at]).then_some((from, at, commit))
         })
-}
-
-/// Reads until `out` is full or the file ends.
-pub(super) fn read_up_to<M: Medium>(medium: &M, file: &M::File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < out.len() {
-        match medium.read(file, offset + filled as u64, &mut out[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use spool::encryption::Keys;
 use spool::medium::{DiskSpace, Medium};
 
 /// SplitMix64.
@@ -122,26 +123,29 @@ fn apply_some(random: &mut Random, content: &mut Vec<u8>, pending: &mut Vec<Chan
 
 /// The disk. Clones are the same disk.
 #[derive(Clone, Debug)]
-pub(crate) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>, Keys);
 
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct File(usize);
 
 impl Disk {
-    pub(crate) fn new(seed: u64, capacity: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            random: Random(seed),
-            inodes: Vec::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
-            pending_names: Vec::new(),
-            capacity,
-            others: 0,
-            faults: Faults::default(),
-            removed: Vec::new(),
-            appends: 0,
-        })))
+    pub(crate) fn new(seed: u64, capacity: u64, keys: Keys) -> Self {
+        Self(
+            Arc::new(Mutex::new(State {
+                random: Random(seed),
+                inodes: Vec::new(),
+                names: BTreeMap::new(),
+                durable_names: BTreeMap::new(),
+                pending_names: Vec::new(),
+                capacity,
+                others: 0,
+                faults: Faults::default(),
+                removed: Vec::new(),
+                appends: 0,
+            })),
+            keys,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -233,6 +237,10 @@ impl State {
 
 impl Medium for Disk {
     type File = File;
+
+    fn keys(&self) -> &Keys {
+        &self.1
+    }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let state = self.lock();

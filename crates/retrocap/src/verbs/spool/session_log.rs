@@ -1,5 +1,6 @@
 //! The log of sessions in the directory of a spool: listed, verified, and cleared of sessions.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -15,9 +16,11 @@ use sessionlog::decode::Decoder;
 use sessionlog::rewrite::{RowRemoval, remove_rows};
 use sessionlog::tree::{LogFile, LogTree};
 use spool::directory::Directory;
+use spool::encryption::Keys;
+use spool::medium::Medium as _;
 
 fn tree(directory: &Directory) -> anyhow::Result<Arc<LogTree>> {
-    Ok(Arc::new(LogTree::new(directory.descriptor().try_clone()?)))
+    Ok(Arc::new(LogTree::new(directory.descriptor().try_clone()?, directory.keys().clone())))
 }
 
 fn files(tree: &LogTree) -> anyhow::Result<Vec<Arc<LogFile>>> {
@@ -110,6 +113,21 @@ impl LogReport {
         }
         out
     }
+}
+
+/// Decrypts the log into another directory. Returns the number of files, and those that could not be decrypted.
+pub(super) fn decrypt(directory: &Directory, out: &Path) -> anyhow::Result<(u64, Vec<(String, String)>)> {
+    let from = tree(directory)?;
+    let to = std::fs::File::open(out).with_context(|| format!("cannot open {}", out.display()))?;
+    let to = Arc::new(LogTree::new(to.into(), Keys::none()));
+    let (mut done, mut failed) = (0, Vec::new());
+    for file in files(&from)?.iter().filter(|file| file.encrypted) {
+        match from.decrypt(file, &to) {
+            Ok(_) => done += 1,
+            Err(error) => failed.push((file.path.clone(), error.to_string())),
+        }
+    }
+    Ok((done, failed))
 }
 
 /// The result of a removal.
