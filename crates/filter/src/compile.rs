@@ -1,36 +1,24 @@
-//! Compiles expressions with libpcap, within bounds on their length and their time.
+//! Compiles expressions, within bounds on their length.
 
 use std::cell::RefCell;
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
 
-use super::vm::{self, Program};
+use super::compiler::{self, Failure};
+use super::vm::Program;
 use base::packet::LinkType;
 
 /// The maximum length of an expression, in bytes.
 ///
-/// libpcap parses expressions recursively. 65 kB of parentheses overflow a stack of 2 MiB, and a stack overflow cannot
-/// be caught. 16 kB of parentheses still compile (libpcap 1.10.3).
+/// A compilation takes time and memory in proportion to the length: milliseconds for the longest ones.
 pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
 
 /// The maximum number of terms of an expression. Operands of `and` and `or` count, and so do packet loads (`tcp[13]`).
 ///
-/// libpcap restarts code generation for each jump that is too long for its instruction, so its time grows at least
-/// with the square of the number of terms, regardless of their length. 1,700 ports in 8 kB (`port 1 or 2 or 3 …`) take
-/// more than 40 s. 256 ports take half a second. The slowest of 38 kinds of 256 terms, `portrange`, takes a second.
+/// Every packet of a query is asked each term that the terms before it have not decided.
 pub const TERMS_MAX: usize = 256;
 
-/// The maximum number of terms that libpcap's optimizer processes.
-///
-/// Longer expressions, and those of more than 2 KiB, are compiled without the optimizer. Its time and memory also grow
-/// with the square of the length: up to a quarter of a second for 64 terms, and 5 s and 40 MB for 2 kB. The
-/// unoptimized program is longer, and gives the same answer for every packet that contains all bytes it loads.
-pub const OPTIMIZED_TERMS_MAX: usize = 64;
-const OPTIMIZED_BYTES_MAX: usize = 2 << 10;
-
-/// The length in bytes from which expressions are compiled one at a time, so that concurrent requests do not multiply
-/// the time and memory of a compilation.
-pub const ALONE_BYTES_MIN: usize = 1 << 9;
-static ALONE: Mutex<()> = Mutex::new(());
+/// The maximum number of terms of an expression that is asked of every new session.
+pub const SESSION_TERMS_MAX: usize = 64;
 
 /// An expression, a link type, and the result of compiling one for the other.
 type Compiled = (String, LinkType, Result<Program, FilterError>);
@@ -42,7 +30,7 @@ thread_local! {
 
 /// Runs `work`, and compiles each expression at most once for each link type while it runs.
 ///
-/// Compiling a long expression takes up to a second. All uses of a name within `work` refer to the same address.
+/// All uses of a name within `work` refer to the same address.
 pub fn once<T>(work: impl FnOnce() -> T) -> T {
     COMPILED.set(Some(Vec::new()));
     let done = work();
@@ -53,12 +41,12 @@ pub fn once<T>(work: impl FnOnce() -> T) -> T {
 /// An error of compiling an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// libpcap rejects the expression.
+    /// The expression has no meaning, or none for this link type, or no packet can match.
     #[error("cannot compile the filter {}: {message}; see pcap-filter(7)", shown(.expression))]
     Rejected {
         /// The expression.
         expression: String,
-        /// The error message of libpcap.
+        /// The reason, and the place in the expression.
         message: String,
     },
     /// The expression is longer than [`EXPRESSION_BYTES_MAX`].
@@ -81,7 +69,7 @@ pub enum FilterError {
         /// The maximum number of terms.
         most: usize,
     },
-    /// The expression contains a NUL character, at which libpcap would stop reading.
+    /// The expression contains a NUL character, at which tcpdump would stop reading.
     #[error("the filter {} contains a NUL character", shown(.expression))]
     Nul {
         /// The expression.
@@ -92,14 +80,6 @@ pub enum FilterError {
     Metadata {
         /// The expression.
         expression: String,
-    },
-    /// libpcap compiled a program that the interpreter cannot run safely.
-    #[error("cannot run the compiled filter {}: {reason}", shown(.expression))]
-    Unsafe {
-        /// The expression.
-        expression: String,
-        /// The reason why the program is invalid.
-        reason: vm::InvalidProgram,
     },
 }
 
@@ -122,10 +102,9 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// [`FilterError::TooLong`], [`FilterError::TooManyTerms`] and [`FilterError::Nul`] before libpcap is called.
-    /// [`FilterError::Rejected`] when libpcap rejects the expression, rejects it for this link type (`ether host` on
-    /// raw IP), or finds that no packet can match, as tcpdump does. [`FilterError::Metadata`] and
-    /// [`FilterError::Unsafe`] when the interpreter cannot run the compiled program.
+    /// [`FilterError::TooLong`], [`FilterError::TooManyTerms`] and [`FilterError::Nul`] before the expression is read.
+    /// [`FilterError::Rejected`] when it has no meaning, none for this link type (`ether host` on raw IP), or when no
+    /// packet can match, as for tcpdump. [`FilterError::Metadata`] when it tests what packets do not carry.
     pub fn compile(expression: &str, link_type: LinkType) -> Result<Program, FilterError> {
         let expression = expression.trim();
         if expression.is_empty() {
@@ -142,9 +121,8 @@ impl Filter {
             Some(compiled.find(|(text, of, _)| text == expression && *of == link_type)?.2.clone())
         });
         known.unwrap_or_else(|| {
-            let terms = limited_terms(expression, TERMS_MAX)?;
-            let optimize = terms <= OPTIMIZED_TERMS_MAX && expression.len() <= OPTIMIZED_BYTES_MAX;
-            let program = Self::compile_anew(expression, link_type, optimize);
+            limited_terms(expression, TERMS_MAX)?;
+            let program = Self::compile_anew(expression, link_type);
             COMPILED.with_borrow_mut(|compiled| {
                 if let Some(compiled) = compiled {
                     compiled.push((expression.to_owned(), link_type, program.clone()));
@@ -154,29 +132,31 @@ impl Filter {
         })
     }
 
-    pub(super) fn compile_anew(expression: &str, link_type: LinkType, optimize: bool) -> Result<Program, FilterError> {
+    fn compile_anew(expression: &str, link_type: LinkType) -> Result<Program, FilterError> {
         #[cfg(test)]
         COMPILATIONS.set(COMPILATIONS.get() + 1);
-        let rejected = |error: pcap::Error| FilterError::Rejected {
-            expression: expression.to_owned(),
-            message: match error {
-                pcap::Error::PcapError(message) => with_advice(message),
-                other => other.to_string(),
-            },
-        };
-        let _alone =
-            (expression.len() >= ALONE_BYTES_MIN).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
-        let handle = pcap::Capture::dead(pcap::Linktype(dlt(link_type))).map_err(rejected)?;
-        let compiled = handle.compile(expression, optimize).map_err(rejected)?;
-        let instructions = compiled.get_instructions().iter().map(vm::RawInstruction::from_libpcap);
-        let program = match instructions.collect::<Option<Vec<_>>>() {
-            Some(raw) => Program::load(&raw),
-            None => Err(vm::InvalidProgram::Unreadable),
-        };
-        program.map_err(|reason| match reason {
-            vm::InvalidProgram::Metadata => FilterError::Metadata { expression: expression.to_owned() },
-            reason => FilterError::Unsafe { expression: expression.to_owned(), reason },
+        compiler::compile(expression, dlt(link_type)).map_err(|failure| {
+            let expression = expression.to_owned();
+            match failure {
+                Failure::Metadata => FilterError::Metadata { expression },
+                Failure::Refused { message, place } => {
+                    let message = match place {
+                        Some(place) => format!("{message} ({})", shown_place(&expression, place)),
+                        None => message,
+                    };
+                    FilterError::Rejected { expression, message }
+                }
+            }
         })
+    }
+}
+
+/// Shows a place in an expression, and counts its characters from 1.
+fn shown_place(expression: &str, place: Range<usize>) -> String {
+    let before = expression.get(..place.start).map_or(0, |before| before.chars().count());
+    match expression.get(place) {
+        None | Some("") => "at the end".to_owned(),
+        Some(part) => format!("at {}, character {}", shown(part), before + 1),
     }
 }
 
@@ -199,39 +179,20 @@ pub(super) fn terms(expression: &str) -> usize {
     1 + joined + signs.sum::<usize>()
 }
 
-/// Adds advice to the message about an unknown name. A recorder resolves names in its sandbox, without a name server.
-fn with_advice(message: String) -> String {
-    let Some(rest) = message.strip_prefix("unknown host ").or_else(|| message.strip_prefix("unknown network ")) else {
-        return message;
-    };
-    let name = rest.split('\'').nth(1).filter(|name| !name.is_empty()).unwrap_or("NAME").to_owned();
-    format!(
-        "{message}; a recorder queries no name server, because that would reveal what you look for, and knows only \
-         the names in /etc/hosts: write the address, which `getent ahosts {name}` prints"
-    )
-}
-
 #[cfg(test)]
 thread_local! {
-    /// The number of libpcap compilations on this thread.
+    /// The number of compilations on this thread.
     pub(super) static COMPILATIONS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// Returns the run-time number (`DLT_*`) that libpcap uses for the link type of a capture file.
+/// Returns the run-time number (`DLT_*`) that libpcap uses on Linux for the link type of a capture file.
 ///
 /// The two numbers differ where a `DLT_*` number had different meanings on different systems when the file format was
 /// standardized (libpcap, `pcap-common.c`, `linktype_to_dlt`).
-fn dlt(link_type: LinkType) -> i32 {
-    const OPENBSD: bool = cfg!(target_os = "openbsd");
+pub(super) fn dlt(link_type: LinkType) -> u16 {
     match link_type.0 {
         // Raw IP. Files also contain the `DLT_*` numbers of the systems that wrote them.
-        12 | 14 | 101 => {
-            if OPENBSD {
-                14
-            } else {
-                12
-            }
-        }
+        12 | 14 | 101 => 12,
         // RFC 1483 ATM.
         100 => 11,
         // SLIP and PPP of BSD/OS.
@@ -239,11 +200,6 @@ fn dlt(link_type: LinkType) -> i32 {
         103 => 16,
         // Classical IP over ATM on Linux.
         106 => 19,
-        // OpenBSD's loopback and IPsec interfaces.
-        108 if OPENBSD => 12,
-        109 if OPENBSD => 13,
-        // OpenBSD's packet filter state synchronization (pfsync).
-        246 if OPENBSD => 18,
-        number => i32::from(number),
+        number => number,
     }
 }

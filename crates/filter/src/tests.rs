@@ -48,7 +48,7 @@ fn expressions_mean_what_tcpdump_means() {
 }
 
 #[test]
-fn errors_carry_what_libpcap_says() {
+fn errors_say_what_is_wrong_and_where() {
     let error = Filter::compile("tcp port bananas", LinkType::ETHERNET).unwrap_err().to_string();
     assert!(error.contains("\"tcp port bananas\""), "{error}");
     assert!(error.contains("bananas' is not a valid port") || error.contains("unknown port 'bananas'"), "{error}");
@@ -72,10 +72,21 @@ fn errors_carry_what_libpcap_says() {
             "{expression}"
         );
     }
-    assert!(matches!(Filter::compile("ip protochain 6", LinkType::ETHERNET), Err(FilterError::Unsafe { .. })));
+    for (expression, expected) in [
+        ("ip protochain 6", "use `proto`"),
+        ("port 80 and tcp port bananas", "(at \"bananas\", character 22)"),
+        ("tcp and", "(at the end)"),
+        ("tcp and §", "(at \"§\", character 9)"),
+        ("vlan 5000", "the VLAN id 5000 is above 4095"),
+        ("host no.such.host.invalid", "getent ahosts no.such.host.invalid"),
+        ("len / (1 - 1) = 1", "a divisor is always zero"),
+    ] {
+        let error = Filter::compile(expression, LinkType::ETHERNET).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
-/// libpcap parses recursively. The stack of an ordinary thread must suffice for the longest expression.
+/// The stack of an ordinary thread must suffice for the deepest expression, and no form of it takes long.
 #[test]
 fn the_longest_expressions_are_compiled_or_refused() {
     let fill = |piece: &str| piece.repeat((EXPRESSION_BYTES_MAX - 10) / piece.len());
@@ -121,98 +132,8 @@ fn terms_are_counted_rather_too_many_than_too_few() {
     assert!(error.to_string().contains("at most 256") && error.to_string().contains("port ranges"), "{error}");
 }
 
-/// Frames of many kinds with small field values, so that expressions with small numbers match some of them.
-fn frames() -> Vec<Vec<u8>> {
-    let mut state = 7_u64;
-    let mut below = move |limit: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u8::try_from((state >> 33) % limit).unwrap()
-    };
-    let frame = |below: &mut dyn FnMut(u64) -> u8| {
-        let mut frame = vec![2, 0, 0, 0, 0, below(3), 2, 0, 0, 0, 0, below(3)];
-        for _ in 0..below(3) / 2 {
-            frame.extend([0x81, 0, 0, below(4)]);
-        }
-        let protocol = [6, 17, 1, 132, 47][usize::from(below(5))];
-        match below(5) {
-            0 => frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, below(3)]),
-            1 => {
-                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, protocol, 64]);
-                for _ in 0..2 {
-                    frame.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, below(4)]);
-                }
-            }
-            _ => {
-                frame.extend([8, 0, 0x45, below(2), 0, 60, 0, 0, below(3) << 5, below(2), 64, protocol, 0, 0]);
-                frame.extend([10, 0, 0, below(8), 10, 0, 0, below(8)]);
-            }
-        }
-        frame.extend([0, below(8), 0, below(8)]);
-        frame.extend((0..below(40)).map(|_| below(6)));
-        frame
-    };
-    (0..3000).map(|_| frame(&mut below)).collect()
-}
-
-/// The optimized and the unoptimized program give the same result for every packet that contains all bytes they load.
-/// They may differ for a truncated packet: the first load that fails ends a program, and the two load in a different
-/// order.
 #[test]
-fn with_the_optimizer_and_without_a_filter_means_the_same() {
-    // The padding makes room for every load.
-    let frames: Vec<(Vec<u8>, u32)> = frames()
-        .into_iter()
-        .map(|mut frame| {
-            let len = u32::try_from(frame.len()).unwrap();
-            frame.resize(300, 0);
-            (frame, len)
-        })
-        .collect();
-    let hosts = (0..6).map(|n| format!("host 10.0.0.{n}")).collect::<Vec<_>>();
-    let mut expressions: Vec<String> = [
-        "tcp",
-        "not ip",
-        "port 3",
-        "port 1 or 2 or 5",
-        "not port 1 and not port 2",
-        "portrange 2-4 or portrange 6-7",
-        "src portrange 1-3 and dst port 2",
-        "net 10.0.0.0/30 and not udp",
-        "ip6 host fe80::1 or ip6 host fe80::2",
-        "vlan and host 10.0.0.1",
-        "vlan 2 or tcp",
-        "not vlan and not (tcp or udp and port 3)",
-        "tcp[0] = 0 and tcp[1] > 3",
-        "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0",
-        "udp[1] + ip[1] * 3 - 2 = 4 or icmp[0] = 2",
-        "ip[6:2] & 0x1fff = 0 and len > 40",
-        "tcp[((tcp[12] & 0xf0) >> 2):2] = 0x0003",
-        "ether host 2:0:0:0:0:1 or arp",
-        "sctp or proto 47 or icmp6",
-        "less 50 or greater 90",
-        "not (not (not (tcp and port 4)))",
-    ]
-    .map(str::to_owned)
-    .into();
-    expressions.push(hosts.join(" or "));
-    expressions.push(hosts.iter().map(|host| format!("not {host}")).collect::<Vec<_>>().join(" and "));
-    let (mut matched, mut unmatched) = (0, 0);
-    for expression in &expressions {
-        let [optimized, plain] =
-            [true, false].map(|optimize| Filter::compile_anew(expression, LinkType::ETHERNET, optimize).unwrap());
-        let before = matched;
-        for (frame, len) in &frames {
-            let matches = optimized.matches(frame, *len);
-            assert_eq!(matches, plain.matches(frame, *len), "{expression}: {frame:02x?}");
-            if matches { matched += 1 } else { unmatched += 1 }
-        }
-        assert!(matched > before, "no frame is about {expression}");
-    }
-    assert!(matched > 1000 && unmatched > 1000, "{matched} {unmatched}");
-}
-
-#[test]
-fn the_optimizer_changes_no_answer() {
+fn long_lists_are_answered() {
     let hosts: Vec<_> = (0..120).map(|n| format!("host 10.0.0.{n}")).collect();
     for (hosts, expected) in [(&hosts[..], true), (&hosts[3..], false)] {
         let long = hosts.join(" or ");

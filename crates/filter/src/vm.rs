@@ -11,7 +11,7 @@ mod partial;
 
 use std::sync::Arc;
 
-use instruction::{Instruction, MEMORY_WORDS, Operand};
+pub(crate) use instruction::{Instruction, MEMORY_WORDS, METADATA, Operand};
 pub use instruction::{InvalidProgram, RawInstruction};
 pub use partial::{Outcome, PartialPacket};
 
@@ -45,6 +45,11 @@ impl Program {
             Some(Instruction::Return(_) | Instruction::ReturnA) => Ok(Self { instructions: instructions.into() }),
             _ => Err(InvalidProgram::NoReturn),
         }
+    }
+
+    /// Wraps the instructions of this crate's own compiler.
+    pub(crate) fn of(instructions: Vec<Instruction>) -> Self {
+        Self { instructions: instructions.into() }
     }
 
     /// Returns the number of instructions.

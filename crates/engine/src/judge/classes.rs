@@ -35,7 +35,7 @@ pub enum ClassError {
     Filter {
         /// The name of the class.
         name: String,
-        /// The error of libpcap.
+        /// Why it cannot be compiled.
         source: FilterError,
     },
     /// The expression for important packets is invalid.
@@ -43,7 +43,7 @@ pub enum ClassError {
     Important {
         /// The name of the class.
         name: String,
-        /// The error of libpcap.
+        /// Why it cannot be compiled.
         source: FilterError,
     },
     /// The weight is out of range.

@@ -305,7 +305,7 @@ impl Pins {
             if place >= SessionMarks::PINS || !free || id.0 > board.next_id {
                 return Err(damaged("a pin"));
             }
-            // The expression may be invalid in another version of libpcap. Such a pin is dropped.
+            // The expression may be invalid in another version. Such a pin is dropped.
             if until > now
                 && let Ok(filter) = SessionFilter::new(&expression)
             {

@@ -3,7 +3,7 @@
 use crate::session::SessionKey;
 use crate::session::key::Side;
 use base::packet::Packet;
-use filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, Outcome, SessionProbe, limited_terms};
+use filter::{Endpoints, FilterError, FilterSet, Outcome, SESSION_TERMS_MAX, SessionProbe, limited_terms};
 
 /// A tcpdump expression that is applied to sessions.
 ///
@@ -16,14 +16,14 @@ pub struct SessionFilter {
 }
 
 impl SessionFilter {
-    /// Compiles an expression of at most [`OPTIMIZED_TERMS_MAX`] terms. The limit bounds the cost per session, because
+    /// Compiles an expression of at most [`SESSION_TERMS_MAX`] terms. The limit bounds the cost per session, because
     /// each new session is tested up to three times.
     ///
     /// # Errors
     ///
-    /// When the expression has more terms, or libpcap rejects it.
+    /// When the expression has more terms, or it has no meaning.
     pub fn new(expression: &str) -> Result<Self, FilterError> {
-        limited_terms(expression, OPTIMIZED_TERMS_MAX)?;
+        limited_terms(expression, SESSION_TERMS_MAX)?;
         Ok(Self { packets: FilterSet::new(expression)?, sessions: SessionProbe::new(expression)? })
     }
 
@@ -84,8 +84,8 @@ mod tests {
     #[test]
     fn what_each_session_is_asked_has_few_terms() {
         let hosts = |count| vec!["host 10.0.0.1"; count].join(" or ");
-        assert!(SessionFilter::new(&hosts(OPTIMIZED_TERMS_MAX)).is_ok());
-        let error = SessionFilter::new(&hosts(OPTIMIZED_TERMS_MAX + 1)).unwrap_err().to_string();
+        assert!(SessionFilter::new(&hosts(SESSION_TERMS_MAX)).is_ok());
+        let error = SessionFilter::new(&hosts(SESSION_TERMS_MAX + 1)).unwrap_err().to_string();
         assert!(error.contains("65 terms") && error.contains("at most 64"), "{error}");
     }
 

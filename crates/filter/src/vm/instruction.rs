@@ -1,11 +1,11 @@
-//! Instructions, as libpcap returns them and as they are run.
+//! Instructions, as classic BPF encodes them and as they are run.
 
 /// The number of 32-bit words of scratch memory (`BPF_MEMWORDS`).
-pub(super) const MEMORY_WORDS: usize = 16;
+pub(crate) const MEMORY_WORDS: usize = 16;
 /// Load offsets that stand for metadata of the Linux kernel (`SKF_AD_OFF` is -0x1000).
-pub(super) const METADATA: std::ops::Range<u32> = 0xffff_f000..0xffff_f100;
+pub(crate) const METADATA: std::ops::Range<u32> = 0xffff_f000..0xffff_f100;
 
-/// One instruction as libpcap returns it (`struct bpf_insn`).
+/// One instruction in the encoding of classic BPF (`struct bpf_insn`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawInstruction {
     /// The operation code.
@@ -18,27 +18,9 @@ pub struct RawInstruction {
     pub k: u32,
 }
 
-impl RawInstruction {
-    /// Parses the text form of an instruction, because the `pcap` crate keeps the four numbers private.
-    pub(crate) fn from_libpcap(instruction: &pcap::BpfInstruction) -> Option<Self> {
-        let text = instruction.to_string();
-        let mut numbers = text.split(' ');
-        let raw = Self {
-            code: numbers.next()?.parse().ok()?,
-            jump_true: numbers.next()?.parse().ok()?,
-            jump_false: numbers.next()?.parse().ok()?,
-            k: numbers.next()?.parse().ok()?,
-        };
-        numbers.next().is_none().then_some(raw)
-    }
-}
-
 /// The reason why a program is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProgram {
-    /// The text form of an instruction cannot be parsed.
-    #[error("its instructions cannot be read")]
-    Unreadable,
     /// The last instruction does not return.
     #[error("it does not end by returning")]
     NoReturn,
@@ -61,14 +43,14 @@ pub enum InvalidProgram {
 
 /// The second operand of an arithmetic instruction.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Operand {
+pub(crate) enum Operand {
     Constant(u32),
     X,
 }
 
 /// A checked instruction. A jump holds the number of instructions to skip.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Instruction {
+pub(crate) enum Instruction {
     Return(u32),
     ReturnA,
     LoadWord(u32),

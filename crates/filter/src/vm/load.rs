@@ -1,4 +1,4 @@
-//! Checks libpcap's instructions and converts them.
+//! Checks encoded instructions and converts them.
 
 use super::instruction::{Instruction, InvalidProgram, MEMORY_WORDS, METADATA, Operand, RawInstruction};
 

@@ -17,7 +17,7 @@ use api::question::SelectionQuestion;
 use base::packet::LinkType;
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
-use filter::{ALONE_BYTES_MIN, EXPRESSION_BYTES_MAX, FilterSet};
+use filter::FilterSet;
 use query::selectors::{Flow, PortRange, Subnet};
 use query::{QueryError, Tier};
 
@@ -261,15 +261,11 @@ impl Selection {
         }
     }
 
-    /// The expression. It is compiled here as a check, unless it is long: compiling takes time, and the recorder does
-    /// it anyway.
+    /// The expression. It is compiled here as a check, before the recorder is asked.
     pub(crate) fn expression(&self) -> anyhow::Result<Option<String>> {
         let words = self.typed()?.expression;
         if self.habits.display_filter.is_some() {
             note(&format!("retrocap: the filter is read as the tcpdump expression '{words}'"));
-        }
-        if (ALONE_BYTES_MIN..=EXPRESSION_BYTES_MAX).contains(&words.len()) {
-            return Ok(Some(words));
         }
         translated(words)
     }
