@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
     /// Refuses the next token.
     pub(super) fn unexpected<T>(&self, message: &'static str) -> Result<T, Refusal> {
         let place = self.tokens.get(self.at).map_or(self.end..self.end, |placed| placed.place.clone());
-        Err(Refusal { message: message.into(), place: Some(place) })
+        Err(Refusal { message: format!("syntax error: {message}").into(), place: Some(place) })
     }
 
     /// The place of what was taken last.
