@@ -11,6 +11,7 @@ pub(crate) mod flows;
 pub(crate) mod follow;
 pub(crate) mod lines;
 pub(crate) mod narrow;
+pub(crate) mod on_disk;
 pub(crate) mod packet_lines;
 pub(crate) mod packets;
 pub(crate) mod pins;

@@ -3,7 +3,8 @@
 //! Files know no sessions. Packets belong together if they have the same endpoints and no pause between them is longer than a
 //! session's timeout. So a span of time is grown around each packet that was found, until there is a pause on both sides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,17 +63,58 @@ struct Span {
     first: Timestamp,
     last: Timestamp,
     selections: Vec<u32>,
-    /// Whether there is a pause before it and after it, as far as is known.
-    is_settled: bool,
+    /// Whether there is a pause before it, and after it, as far as is known.
+    has_pause: [bool; 2],
     /// During a look: the run of packets before the span that came last.
     before: Option<(Timestamp, Timestamp)>,
+    /// During a look: its end before the look.
+    looked_from: Timestamp,
 }
 
 impl Span {
+    fn new(first: Timestamp, last: Timestamp, selections: &[u32]) -> Self {
+        let selections = selections.to_vec();
+        Self { first, last, selections, has_pause: [false; 2], before: None, looked_from: last }
+    }
+
     fn select(&mut self, selections: &[u32]) {
         self.selections.extend_from_slice(selections);
         self.selections.sort_unstable();
         self.selections.dedup();
+    }
+
+    fn is_settled(&self) -> bool {
+        self.has_pause == [true; 2]
+    }
+}
+
+/// The sessions of one key, in order. Between two of them is a pause.
+#[derive(Debug, Default)]
+struct Spans(BTreeMap<Timestamp, Span>);
+
+impl Spans {
+    /// Adds a span, and joins it with those from which no pause separates it. Returns by how much the number of spans grew.
+    fn put(&mut self, mut span: Span, pause: Duration) -> isize {
+        let mut grown = 1;
+        while let Some(near) = self.near(span.first, span.last, pause) {
+            let Some(other) = self.0.remove(&near) else { break };
+            if other.first < span.first {
+                (span.first, span.has_pause[0]) = (other.first, other.has_pause[0]);
+            }
+            if other.last > span.last {
+                (span.last, span.has_pause[1]) = (other.last, other.has_pause[1]);
+            }
+            span.select(&other.selections);
+            grown -= 1;
+        }
+        self.0.insert(span.first, span);
+        grown
+    }
+
+    /// The start of a span that is less than a pause away from these times.
+    fn near(&self, first: Timestamp, last: Timestamp, pause: Duration) -> Option<Timestamp> {
+        let (start, span) = self.0.range(..=last.saturating_add(pause)).next_back()?;
+        (span.last.saturating_add(pause) >= first).then_some(*start)
     }
 }
 
@@ -80,14 +122,16 @@ impl Span {
 #[derive(Debug, Default)]
 pub(super) struct DiskSessions {
     interfaces: Vec<Arc<str>>,
-    spans: HashMap<SessionKey, Vec<Span>, foldhash::quality::RandomState>,
+    spans: HashMap<SessionKey, Spans, foldhash::quality::RandomState>,
     count: usize,
+    /// Sessions for which there was no room, as many of them as there is room for.
+    left_out: HashSet<SessionKey>,
 }
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Noted {
-    /// It belongs to a session that is known.
+    /// It belongs to a session that is known, or that was left out before.
     Known,
     /// It is the first one of its session.
     New,
@@ -118,52 +162,56 @@ impl DiskSessions {
     pub(super) fn found(&mut self, key: SessionKey, time: Timestamp, selections: &[u32], count_max: usize) -> Noted {
         let pause = timeout(&key);
         let spans = self.spans.entry(key).or_default();
-        let near =
-            |span: &&mut Span| time <= span.last.saturating_add(pause) && span.first <= time.saturating_add(pause);
-        if let Some(span) = spans.iter_mut().rev().find(near) {
-            (span.first, span.last) = (span.first.min(time), span.last.max(time));
-            span.select(selections);
+        if let Some(near) = spans.near(time, time, pause) {
+            // Most packets are within a span or follow it.
+            match spans.0.get_mut(&near) {
+                Some(span) if span.first <= time && time <= span.last => span.select(selections),
+                _ => self.join(key, Span::new(time, time, selections)),
+            }
             return Noted::Known;
         }
         if self.count >= count_max {
-            return Noted::LeftOut;
+            let is_new = self.left_out.len() < count_max && self.left_out.insert(key);
+            return if is_new { Noted::LeftOut } else { Noted::Known };
         }
-        self.count += 1;
-        let selections = selections.to_vec();
-        spans.push(Span { first: time, last: time, selections, is_settled: false, before: None });
+        self.join(key, Span::new(time, time, selections));
         Noted::New
+    }
+
+    fn join(&mut self, key: SessionKey, span: Span) {
+        let grown = self.spans.entry(key).or_default().put(span, timeout(&key));
+        self.count = self.count.saturating_add_signed(grown);
     }
 
     /// Notes a session that memory knows. It may have begun before memory did.
     pub(super) fn known(&mut self, key: SessionKey, first: Timestamp, last: Timestamp, selections: &[u32]) {
-        let spans = self.spans.entry(key).or_default();
-        if let Some(span) = spans.iter_mut().find(|span| span.first <= last && first <= span.last) {
-            (span.first, span.last) = (span.first.min(first), span.last.max(last));
-            return span.select(selections);
-        }
-        self.count += 1;
-        spans.push(Span { first, last, selections: selections.to_vec(), is_settled: false, before: None });
+        self.join(key, Span::new(first, last, selections));
     }
 
     /// The selections of a session with this key that overlaps these times.
     pub(super) fn overlapping(&self, key: &SessionKey, first: Timestamp, last: Timestamp) -> Option<Vec<u32>> {
-        let spans = self.spans.get(key)?.iter().filter(|span| span.first <= last && first <= span.last);
+        let until = self.spans.get(key)?.0.range(..=last).rev();
+        let spans = until.map(|(_, span)| span).take_while(|span| first <= span.last);
         let mut selections: Vec<u32> = spans.flat_map(|span| span.selections.iter().copied()).collect();
         selections.sort_unstable();
         selections.dedup();
         (!selections.is_empty()).then_some(selections)
     }
 
+    fn all(&self) -> impl Iterator<Item = &Span> {
+        self.spans.values().flat_map(|spans| spans.0.values())
+    }
+
     /// Calls `each` with the selections of all sessions.
     pub(super) fn each_selection(&self, each: &mut dyn FnMut(usize, u32)) {
-        for (number, span) in self.spans.values().flatten().enumerate() {
+        for (number, span) in self.all().enumerate() {
             span.selections.iter().for_each(|selection| each(number, *selection));
         }
     }
 
     /// The times of all sessions.
     pub(super) fn window(&self) -> (Timestamp, Timestamp) {
-        let spans = self.spans.values().flatten().map(|span| (span.first, span.last));
+        let spans = self.all().map(|span| (span.first, span.last));
         spans.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))).unwrap_or((Timestamp::MAX, Timestamp::MIN))
     }
 
@@ -173,14 +221,14 @@ impl DiskSessions {
     }
 
     fn conditions_of(&self, is_wanted: impl Fn(&Span) -> bool) -> Vec<Condition> {
-        let keys = self.spans.iter().filter(|(_, spans)| spans.iter().any(&is_wanted)).map(|(key, _)| key);
+        let keys = self.spans.iter().filter(|(_, spans)| spans.0.values().any(&is_wanted)).map(|(key, _)| key);
         let conditions: Option<Vec<Condition>> =
             keys.map(|key| CommunityId::new(key, 0).map(|id| Condition::Session(id.prefix()))).collect();
         conditions.unwrap_or_default()
     }
 
     fn has_unsettled(&self) -> bool {
-        self.spans.values().flatten().any(|span| !span.is_settled)
+        self.all().any(|span| !span.is_settled())
     }
 
     /// Grows the sessions until there is a pause on both sides. Ends early if `stop` says so.
@@ -197,48 +245,54 @@ impl DiskSessions {
 
     /// Looks so far before and after each session for its further packets.
     fn look(&mut self, disk: &dyn Archive, step: Duration, unread: &mut ReadSummary, stop: &dyn Fn() -> bool) {
-        let unsettled = self.spans.values().flatten().filter(|span| !span.is_settled);
+        let unsettled = self.all().filter(|span| !span.is_settled());
         let times = unsettled.map(|span| (span.first, span.last));
         let Some(times) = times.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))) else { return };
         let selection = Selection {
             since: Some(times.0.saturating_sub(step)),
             until: Some(times.1.saturating_add(step)),
-            any: self.conditions_of(|span| !span.is_settled),
+            any: self.conditions_of(|span| !span.is_settled()),
             ..Selection::default()
         };
-        // Where each unsettled span began and ended before this look.
-        let reach: HashMap<SessionKey, Vec<(Timestamp, Timestamp)>> = self
-            .spans
-            .iter()
-            .filter(|(_, spans)| spans.iter().any(|span| !span.is_settled))
-            .map(|(key, spans)| (*key, spans.iter().map(|span| (span.first, span.last)).collect()))
-            .collect();
+        for span in self.spans.values_mut().flat_map(|spans| spans.0.values_mut()) {
+            (span.before, span.looked_from) = (None, span.last);
+        }
         each_packet(disk, &selection, unread, stop, &mut |found| {
             let key = self.key(&found.interface.name, found.interface.link_type, found.packet.data);
-            let Some(reach) = reach.get(&key) else { return };
+            let Some(Spans(spans)) = self.spans.get_mut(&key) else { return };
             let (time, pause) = (found.packet.time, timeout(&key));
-            for (span, (first, last)) in self.spans.get_mut(&key).into_iter().flatten().zip(reach) {
-                if span.is_settled {
-                    continue;
-                }
-                if time < *first && time >= first.saturating_sub(step) {
-                    let run = span.before.filter(|(_, end)| time.since(*end) <= pause);
-                    span.before = Some((run.map_or(time, |(start, _)| start), time));
-                } else if time > span.last && time <= last.saturating_add(step) && time.since(span.last) <= pause {
-                    span.last = time;
-                }
+            // A packet can belong to the end of the span before it, and to what comes before the span after it.
+            if let Some((_, span)) = spans.range_mut(..=time).next_back()
+                && !span.has_pause[1]
+                && time > span.last
+                && time <= span.looked_from.saturating_add(step)
+                && time.since(span.last) <= pause
+            {
+                span.last = time;
+            }
+            if let Some((_, span)) = spans.range_mut((Bound::Excluded(time), Bound::Unbounded)).next()
+                && !span.has_pause[0]
+                && time >= span.first.saturating_sub(step)
+            {
+                let run = span.before.filter(|(_, end)| time.since(*end) <= pause);
+                span.before = Some((run.map_or(time, |(start, _)| start), time));
             }
         });
         for (key, spans) in &mut self.spans {
-            let (Some(reach), pause) = (reach.get(key), timeout(key)) else { continue };
-            for (span, (first, last)) in spans.iter_mut().zip(reach).filter(|(span, _)| !span.is_settled) {
+            if spans.0.values().all(Span::is_settled) {
+                continue;
+            }
+            let pause = timeout(key);
+            for mut span in std::mem::take(&mut spans.0).into_values() {
+                let (first, last) = (span.first, span.looked_from);
                 if let Some((start, end)) = span.before.take()
                     && first.since(end) <= pause
                 {
                     span.first = start;
                 }
-                let has_pause_before = span.first.since(first.saturating_sub(step)) > pause;
-                span.is_settled = has_pause_before && last.saturating_add(step).since(span.last) > pause;
+                span.has_pause[0] |= span.first.since(first.saturating_sub(step)) > pause;
+                span.has_pause[1] |= last.saturating_add(step).since(span.last) > pause;
+                self.count = self.count.saturating_add_signed(spans.put(span, pause) - 1);
             }
         }
     }
@@ -322,5 +376,59 @@ impl History {
     pub(super) fn interface_name(&self, id: InterfaceId) -> String {
         let all = self.interfaces.snapshot();
         all.get(usize::from(id.0)).map(|interface| interface.name.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key() -> SessionKey {
+        let decoded =
+            Decoded { network: Network::Ipv4, source: 1, destination: 2, protocol: TCP, ..Decoded::default() };
+        SessionKey::new(&decoded, InterfaceId(0)).0
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix(1_790_000_000 + seconds, 0)
+    }
+
+    proptest! {
+        #[test]
+        fn packets_in_any_order_make_the_sessions_that_pauses_separate(
+            mut times in proptest::collection::vec(0u64..20_000, 1..200),
+        ) {
+            let pause = TIMEOUTS.0.as_secs();
+            let mut sessions = DiskSessions::default();
+            for time in &times {
+                sessions.found(key(), at(*time), &[u32::try_from(*time).unwrap()], usize::MAX);
+            }
+            times.sort_unstable();
+            let mut expected: Vec<(u64, u64)> = Vec::new();
+            for time in times {
+                match expected.last_mut() {
+                    Some((_, last)) if time - *last <= pause => *last = time,
+                    _ => expected.push((time, time)),
+                }
+            }
+            let found: Vec<_> = sessions.all().map(|span| (span.first, span.last)).collect();
+            let times: Vec<_> = expected.iter().map(|(first, last)| (at(*first), at(*last))).collect();
+            prop_assert_eq!(found, times);
+            prop_assert_eq!(sessions.count, expected.len());
+            for (first, last) in expected {
+                let selections = sessions.overlapping(&key(), at(first), at(last)).unwrap();
+                prop_assert!(selections.iter().all(|time| (first..=last).contains(&u64::from(*time))));
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_without_room_is_counted_once() {
+        let mut sessions = DiskSessions::default();
+        assert_eq!(sessions.found(key(), at(0), &[0], 1), Noted::New);
+        assert_eq!(sessions.found(key(), at(1000), &[0], 1), Noted::LeftOut);
+        assert_eq!(sessions.found(key(), at(1001), &[0], 1), Noted::Known);
+        assert_eq!(sessions.found(key(), at(1), &[0], 1), Noted::Known);
     }
 }

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use super::super::audit::AuditEntry;
 use super::super::service::Service;
 use super::super::spool_health::is_on_disk;
+use super::on_disk::disk_problem;
 use super::packets;
 use super::selection_query::SelectionQuery;
 use super::stream::{AnswerEnd, ClientGone, Sink};
@@ -102,7 +103,7 @@ impl LinesAnswer {
         }
         let summary = packets.summary();
         let drops = packets.notes().clone();
-        let on_disk = packets::disk_problem(packets.disk_summary());
+        let on_disk = disk_problem(self.service.history(), &self.query.request, packets.disk_summary());
         drop(packets);
         self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);

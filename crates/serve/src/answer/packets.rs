@@ -12,6 +12,7 @@ use super::super::service::Service;
 use super::super::spool_health::{is_on_disk, with_disk};
 use super::content::apps::AppQuestion;
 use super::narrow::{CandidateSearch, Looked};
+use super::on_disk::{disk_problem, not_opened_on_disk, nothing_on_disk};
 use super::selection_query::SelectionQuery;
 use super::statement::{Outcome, SentTimes};
 use super::stream::{AnswerEnd, ClientGone, Sink, stream};
@@ -22,9 +23,8 @@ use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use query::attribution::PacketProcesses;
-use query::explain::Cause;
 use query::search::{Search, SearchLimits, SessionTotals};
-use query::{History, Packets, Request, SearchNotes, Summary, Tier, counted};
+use query::{Packets, Request, SearchNotes, Summary, Tier, counted};
 use spool::index::ClosedPackets;
 use spool::read::ReadSummary;
 
@@ -170,12 +170,12 @@ impl Export {
         if exported.0.is_empty() && looked.is_some() {
             exporter.begin(sink.buffer(), &[format!("asked for: {}", self.asked())]);
         } else if exported.0.is_empty() {
-            return self.nothing(sink, entry, summary, &known, &drops, &closed);
+            return self.nothing(sink, entry, summary, &known, &drops, (on_disk, &closed));
         }
         // Packets that were found need not wait for the explanation of what is missing.
         sink.send()?;
         let note = joined(self.note(summary, left_out, &known), Some(lacks).filter(|lacks| !lacks.is_empty()));
-        let note = joined(note, disk_problem(on_disk));
+        let note = joined(note, disk_problem(self.service.history(), &self.query.request, on_disk));
         let missing = self.missing(summary, &known, &drops, search.as_ref());
         let missing = joined(missing, not_opened_on_disk(&closed).filter(|_| !summary.limited));
         let mut comments = self.comments(&note, &missing, &exported, exporter.cut());
@@ -264,7 +264,7 @@ impl Export {
         summary: Summary,
         known: &[SessionTotals],
         drops: &SearchNotes,
-        closed: &ClosedPackets,
+        on_disk: (ReadSummary, &ClosedPackets),
     ) -> Result<(), ClientGone> {
         let (history, request) = (self.service.history(), &self.query.request);
         let cause = match &self.scope {
@@ -273,7 +273,7 @@ impl Export {
         };
         let problem = match cause {
             _ if summary.interrupted => Problem::stopping(),
-            Ok(cause) => Problem::nothing_matched(&nothing_on_disk(history, request, cause, closed)),
+            Ok(cause) => Problem::nothing_matched(&nothing_on_disk(history, request, cause, on_disk)),
             Err(error) => error.into(),
         };
         entry.end(problem.outcome());
@@ -398,49 +398,6 @@ fn joined(one: String, other: Option<String>) -> String {
         Some(other) => format!("{one}; {other}"),
         None => one,
     }
-}
-
-/// Adds to the cause of an empty answer that the disk was searched, and what could not be opened there.
-fn nothing_on_disk(history: &History, request: &Request, mut cause: Cause, closed: &ClosedPackets) -> Cause {
-    if history.disk.is_none() || request.tier == Some(Tier::Memory) {
-        return cause;
-    }
-    cause.sentence = format!("no packet on disk matches; in memory: {}", cause.sentence);
-    if let Some(words) = not_opened_on_disk(closed) {
-        cause.sentence = format!("{}; {words}", cause.sentence);
-        cause.code = if matches!(cause.code, "never_seen" | "before_horizon") { "not_opened" } else { cause.code };
-    }
-    cause
-}
-
-/// The packets on disk that could not be opened, so that what they carry was not searched.
-fn not_opened_on_disk(closed: &ClosedPackets) -> Option<String> {
-    const KINDS_MAX: usize = 6;
-    let mut kinds: Vec<(&String, u64)> = closed.iter().map(|(kind, packets)| (kind, *packets)).collect();
-    kinds.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
-    let all: u64 = kinds.iter().map(|(_, packets)| packets).sum();
-    let named = kinds.iter().take(KINDS_MAX);
-    let mut parts: Vec<String> =
-        named.map(|(kind, packets)| format!("{} {kind}", counted(*packets, "packet", "packets"))).collect();
-    let others: u64 = kinds.iter().skip(KINDS_MAX).map(|(_, packets)| packets).sum();
-    parts.extend((others > 0).then(|| format!("{} of other kinds", counted(others, "packet", "packets"))));
-    let was = if all == 1 { "was" } else { "were" };
-    (all > 0).then(|| format!("on disk, at these times, {} {was} not opened", parts.join(", ")))
-}
-
-/// What could not be read on disk.
-pub(crate) fn disk_problem(summary: ReadSummary) -> Option<String> {
-    let ReadSummary { gone, damaged, failed, .. } = summary;
-    let mut parts = Vec::new();
-    if gone > 0 {
-        let files = counted(gone, "file of the spool was", "files of the spool were");
-        parts.push(format!("{files} removed before the answer came to {}", if gone == 1 { "it" } else { "them" }));
-    }
-    if damaged + failed > 0 {
-        let stretches = counted(damaged + failed, "stretch", "stretches");
-        parts.push(format!("{stretches} of the spool cannot be read (`retrocap spool check` says which)"));
-    }
-    (!parts.is_empty()).then(|| format!("incomplete: {}", parts.join(", and ")))
 }
 
 /// The options of the file that a query asks for.
