@@ -242,7 +242,10 @@ impl<'h> Packets<'h> {
             }
             match matches {
                 Ok(true) if !self.is_picked(&record.header, worker) => {}
-                Ok(true) if self.is_left_out_copy(&record.header) => self.note_found(worker, &record.header),
+                Ok(true) if self.is_left_out_copy(&record.header, worker) => {
+                    self.note_found(worker, &record.header);
+                    self.note_for_disk(&record.header);
+                }
                 Ok(true) => break (record.header, worker),
                 Ok(false) => {}
                 // The segment was evicted. `advance` has already counted the rest of its packets.
@@ -260,10 +263,15 @@ impl<'h> Packets<'h> {
         if let Some(only) = &mut self.only {
             only.found(worker, header.session, link_type, &self.data);
         }
-        if let (Some(disk), Some(interface)) = (&mut self.disk, self.interfaces.get(usize::from(header.interface.0))) {
-            disk.note_from_memory(&header, interface, &self.data);
-        }
+        self.note_for_disk(&header);
         Some((header, worker))
+    }
+
+    /// Notes a packet of memory, which may also be on disk.
+    fn note_for_disk(&mut self, header: &RecordHeader) {
+        if let (Some(disk), Some(interface)) = (&mut self.disk, self.interfaces.get(usize::from(header.interface.0))) {
+            disk.note_from_memory(header, interface, &self.data);
+        }
     }
 
     /// Notes the session of a packet that the expression matches; of packets that were captured twice, of both.
@@ -297,10 +305,7 @@ impl<'h> Packets<'h> {
         if self.picker.is_none() {
             return true;
         }
-        let link_type = match worker {
-            FROM_DISK => self.disk.as_ref().and_then(Disk::current).map(|interface| interface.link_type),
-            _ => self.interface_of(header).map(|interface| interface.link_type),
-        };
+        let link_type = self.link_type_of(header, worker);
         let packet = link_type.map(|link_type| Found::packet(header, link_type, &self.data));
         packet.zip(self.picker.as_mut()).is_some_and(|(packet, picker)| picker.0(&packet))
     }
@@ -309,7 +314,7 @@ impl<'h> Packets<'h> {
     fn find_on_disk(&mut self) -> Option<RecordHeader> {
         let header =
             self.disk.as_mut()?.take(&self.selectors, &mut self.filter, self.search.as_mut(), &mut self.data)?;
-        if !self.is_picked(&header, FROM_DISK) {
+        if !self.is_picked(&header, FROM_DISK) || self.is_left_out_copy(&header, FROM_DISK) {
             return None;
         }
         self.summary.packets += 1;
@@ -465,15 +470,12 @@ impl<'h> Packets<'h> {
         Ok(self.filter.as_mut().is_some_and(|filter| filter.rejects_start(link_type, &self.data, original_len)))
     }
 
-    /// Counts the packet if it is a copy. Returns whether to leave it out. Its bytes must be in `self.data`.
-    fn is_left_out_copy(&mut self, header: &RecordHeader) -> bool {
-        if self.once.is_some() || self.starts.is_some() {
-            return false;
+    /// The link type of the packet in `self.data`.
+    fn link_type_of(&mut self, header: &RecordHeader, worker: usize) -> Option<LinkType> {
+        match worker {
+            FROM_DISK => self.disk.as_ref().and_then(Disk::current).map(|interface| interface.link_type),
+            _ => self.interface_of(header).map(|interface| interface.link_type),
         }
-        let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return false };
-        let copy = self.copies.is_copy(header.time, header.interface, link_type, &self.data);
-        self.summary.copies += u64::from(copy);
-        copy && self.dedup
     }
 
     /// The interface of the record. Renews the copy of the interface table if the interface is newer than the copy.

@@ -54,6 +54,11 @@ impl<W: Write + Send> Encoder<W> {
         self.written + self.rows.len() as u64
     }
 
+    /// The earliest hour of which the file has the only row of a session, by the rows so far.
+    pub(crate) fn reaches(&self) -> Option<u64> {
+        self.reaches
+    }
+
     /// Adds a row. Writes a row group when one is full.
     ///
     /// # Errors

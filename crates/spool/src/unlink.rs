@@ -1,21 +1,26 @@
 //! Removes files in the background, one at a time.
 //!
 //! Some file systems discard the blocks of a file while it is removed, which takes 10 ms for 64 MiB. The thread that writes
-//! does not wait for that. If the recorder crashes before a queued
-//! file is deleted, the next start lists the file again.
+//! does not wait for that. If the recorder crashes before a queued file is deleted, the next start lists the file again. A file
+//! that cannot be removed is tried again.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 /// How often the thread looks whether it should stop.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often files that could not be removed are tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// The most files that are tried again. The next start lists further ones.
+const RETRIED_MAX: usize = 1024;
 
 /// Files that are removed in the background, if there is a thread for it.
 #[derive(Debug, Default)]
@@ -60,16 +65,18 @@ impl Unlinks {
 
     /// Removes what is queued, until `stop` is set and nothing is queued.
     pub(crate) fn run(&self, queue: &UnlinkQueue, directory: &OwnedFd, stop: &AtomicBool) {
+        let (mut left, mut retried) = (Vec::<String>::new(), Instant::now());
         loop {
+            if !left.is_empty() && retried.elapsed() >= RETRY_INTERVAL {
+                left.retain(|name| !self.unlink(directory, name));
+                retried = Instant::now();
+            }
             match queue.0.recv_timeout(STOP_CHECK_INTERVAL) {
                 Ok((name, len)) => {
                     // Subtracted first: bytes that are free already must not count as pending, too.
                     self.pending_bytes.fetch_sub(len, Ordering::AcqRel);
-                    let removed = unlinkat(directory, &*name, AtFlags::empty());
-                    if let Err(error) = removed
-                        && error != Errno::NOENT
-                    {
-                        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
+                    if !self.unlink(directory, &name) && left.len() < RETRIED_MAX {
+                        left.push(name);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if !stop.load(Ordering::Acquire) => {}
@@ -77,5 +84,16 @@ impl Unlinks {
             }
         }
         *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Removes a file. Returns false if that failed, which the next call of [`queue`](Self::queue) reports.
+    fn unlink(&self, directory: &OwnedFd, name: &str) -> bool {
+        match unlinkat(directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => true,
+            Err(error) => {
+                *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
+                false
+            }
+        }
     }
 }

@@ -188,7 +188,7 @@ impl<M: Medium> Spool<M> {
             if self.excess(more) == 0 {
                 return true;
             }
-            if !self.remove_one(now) {
+            if !self.remove_one(now, M::remove_soon) {
                 return false;
             }
         }
@@ -196,11 +196,11 @@ impl<M: Medium> Spool<M> {
     }
 
     /// Removes the next candidate. Returns whether there was one.
-    fn remove_one(&mut self, now: Timestamp) -> bool {
+    fn remove_one(&mut self, now: Timestamp, remove: fn(&M, &str, u64) -> io::Result<()>) -> bool {
         let (candidates, oldest) = self.board.files().candidates();
         let victim = retain::victim(&candidates, self.budget_bytes(), self.options.keep, now);
         let Some(entry) = victim.map(|i| Arc::clone(&oldest[i])) else { return false };
-        match self.medium.remove_soon(&entry.name, entry.len) {
+        match remove(&self.medium, &entry.name, entry.len) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -337,7 +337,7 @@ impl<M: Medium> Spool<M> {
                 }
                 Err(error) if is_no_room(&error) => {
                     self.counts.no_room += 1;
-                    if attempt >= REMOVED_AT_ONCE_MAX || !self.remove_one(now) {
+                    if attempt >= REMOVED_AT_ONCE_MAX || !self.remove_one(now, |medium, name, _| medium.remove(name)) {
                         slot.is_stuck = true;
                         self.full(now);
                         return Ok(None);
@@ -447,7 +447,7 @@ impl<M: Medium> Spool<M> {
                 Ok(()) => break,
                 Err(error) if is_no_room(&error) => {
                     self.counts.no_room += 1;
-                    if attempt >= REMOVED_AT_ONCE_MAX || !self.remove_one(now) {
+                    if attempt >= REMOVED_AT_ONCE_MAX || !self.remove_one(now, |medium, name, _| medium.remove(name)) {
                         slot.is_stuck = true;
                         self.full(now);
                         return Ok(false);

@@ -24,7 +24,7 @@ const SESSIONS_MAX: usize = 65_536;
 /// Bytes of lines that wait to be sorted, at most.
 const SORTED_BYTES_MAX: usize = 32 << 20;
 
-/// Prints matches.
+/// Prints matches. Those that wait to be sorted are printed at the latest when it is dropped, such as after an error.
 pub(super) struct Printer {
     json: bool,
     tz: TimeZone,
@@ -35,6 +35,12 @@ pub(super) struct Printer {
     failed: Option<anyhow::Error>,
     /// Lines that wait to be sorted, and their bytes; `None` if matches are printed as they are found.
     waiting: Option<(Vec<(Timestamp, String)>, usize)>,
+}
+
+impl Drop for Printer {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl Printer {
