@@ -1,4 +1,4 @@
-//! Opens capture files: pcap, pcapng or snoop; plain or compressed with gzip, zstd or lz4; from a file, a FIFO or
+//! Opens capture files: pcap, pcapng, snoop or Windows' ETL; plain or compressed with gzip, zstd or lz4; from a file, a FIFO or
 //! standard input.
 //!
 //! The magic number decides the format, not the file name. Everything is streamed, so that memory holds only one
@@ -57,10 +57,10 @@ fn recognise(from: Box<dyn Read + Send>, name: &str) -> io::Result<Capture> {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(from)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(from)?),
         [0x04, 0x22, 0x4d, 0x18, ..] => Box::new(Lz4Frames { frame: Some(FrameDecoder::new(from)) }),
-        _ => return Ok(snoop_or_pcap(&magic, from)),
+        _ => return Ok(by_format(&magic, from)),
     };
     let (magic, plain) = start(plain)?;
-    Ok(snoop_or_pcap(&magic, plain))
+    Ok(by_format(&magic, plain))
 }
 
 /// The name of a compression that is not read, and the program that decompresses it.
@@ -72,8 +72,14 @@ fn not_read(magic: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-fn snoop_or_pcap(magic: &[u8], from: Started) -> Capture {
-    if magic == snoop::MAGIC { Box::new(snoop::ToPcap::new(from)) } else { Box::new(from) }
+fn by_format(magic: &[u8], from: Started) -> Capture {
+    if magic == snoop::MAGIC {
+        Box::new(snoop::ToPcap::new(from))
+    } else if formats::etl::begins(magic) {
+        Box::new(formats::etl::ToPcapng::new(from))
+    } else {
+        Box::new(from)
+    }
 }
 
 /// Reads concatenated lz4 frames, as `cat a.lz4 b.lz4` makes them. Each frame gets a new decoder, because the library's
@@ -153,6 +159,19 @@ mod tests {
         }
         // Bytes of another format that begin alike.
         assert_eq!(all(b"BZh9 is text".to_vec()).unwrap(), b"BZh9 is text");
+    }
+
+    #[test]
+    fn etl_becomes_pcapng_or_says_why_not() {
+        // The size of the buffer, and how much of it is used. The rest of the header says that it is compressed.
+        let mut file = vec![0; 4096];
+        file[..8].copy_from_slice(&[0, 16, 0, 0, 80, 0, 0, 0]);
+        file[52] = 0x40;
+        let error = all(file.clone()).unwrap_err().to_string();
+        assert!(error.contains("pktmon etl2pcap"), "{error}");
+        file[52] = 0;
+        let error = all(gzip(&file)).unwrap_err().to_string();
+        assert!(error.contains("no ETL file"), "{error}");
     }
 
     #[test]

@@ -50,7 +50,7 @@ Examples:
   tcpdump -i eth0 -w - | retrocap replay - -w kept.pcapng    the same of a pipe
   retrocap replay big.pcap -m 1G --json not port 22       only the numbers, without SSH")]
 pub(crate) struct Replay {
-    /// Capture file: pcap, pcapng or snoop, also with gzip, zstd or lz4; - is stdin
+    /// Capture file: pcap, pcapng, snoop or ETL, also with gzip, zstd or lz4; - is stdin
     file: PathBuf,
     /// Memory to use: a size, or a share of physical memory [default: 1%, at least 16 MiB]
     #[arg(short, long, value_name = "SIZE|PERCENT")]

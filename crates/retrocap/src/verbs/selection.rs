@@ -43,7 +43,7 @@ pub(crate) struct Selection {
     /// Only packets up to this time; with get --follow, a duration such as 5m counts from now on
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
-    /// Read this capture file instead of querying a recorder; may be repeated; pcap, pcapng or snoop, also with gzip,
+    /// Read this capture file instead of querying a recorder; may be repeated; pcap, pcapng, snoop or ETL, also with gzip,
     /// zstd or lz4
     #[arg(short, long, value_name = "FILE", help_heading = "Selection")]
     pub(crate) read: Vec<PathBuf>,
