@@ -15,6 +15,7 @@ mod decode;
 mod documents;
 #[cfg(target_os = "linux")]
 mod encrypted_spool;
+mod etl;
 mod filters;
 mod generate;
 #[cfg(target_os = "linux")]

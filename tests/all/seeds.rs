@@ -48,6 +48,8 @@ fn seeds() -> Seeds {
         let (target, name) = name.split_once('/').unwrap();
         seeds.insert((target, name.to_owned()), bytes);
     }
+    let frames: Vec<Vec<u8>> = packets().iter().take(4).map(|(_, bytes)| bytes[2..].to_vec()).collect();
+    seeds.insert(("etl", "packets".to_owned()), crate::etl::file(&frames));
     for (number, query) in QUERIES.iter().enumerate() {
         seeds.insert(("http_query", format!("query-{number:02}")), query.as_bytes().to_vec());
     }
@@ -472,9 +474,8 @@ fn reads(name: &str, bytes: &[u8]) {
         _ => match name.split_once('/').unwrap().0 {
             "processes" => processes::container::Cgroup::read(text()).container.is_some(),
             "spool_file" => bytes.len() >= 3,
-            "alerts" => {
-                retrocap::alert::Alerts::read(bytes).is_ok_and(|it| !it.alerts.is_empty() && it.broken_count == 0)
-            }
+            "alerts" => retrocap::alert::Alerts::read(bytes).is_ok_and(|it| it.broken_count == 0),
+            "etl" => bytes.len() > 1024,
             "arguments" => {
                 let words = std::iter::once("retrocap").chain(text().split('\n')).map(Into::into).collect();
                 untrusted::arguments(words, now).is_ok_and(|target| target.is_some())
