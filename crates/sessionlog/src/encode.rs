@@ -132,7 +132,14 @@ pub(crate) fn properties() -> Result<WriterProperties, ParquetError> {
                     .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
             }
             // Values that hardly repeat take more bytes with a dictionary.
-            "network.community_id" | "source.port" => {
+            // A hash is in every range of values: a small filter tells the row groups that do not have it.
+            "network.community_id" => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_bloom_filter_fpp(path.clone(), 0.01)
+                    .set_column_bloom_filter_max_ndv(path, ROWS_MAX as u64);
+            }
+            "source.port" => {
                 properties = properties.set_column_dictionary_enabled(path, false);
             }
             _ => {}
