@@ -31,6 +31,8 @@ pub struct RowRemoval {
     pub rewritten: u64,
     /// Files that were removed because no row was left.
     pub removed: u64,
+    /// Paths of the files that are there no more, or were written anew.
+    pub changed: Vec<String>,
     /// Files that are damaged, or could not be rewritten, each with the reason. Their rows stay.
     pub failed: Vec<(String, String)>,
 }
@@ -79,6 +81,7 @@ fn remove_from(
         rewrite(tree, file, created_ms, &stays)?;
     }
     tree.remove(file)?;
+    removal.changed.push(file.path.clone());
     removal.rows += found as u64;
     removal.rewritten += u64::from(has_others);
     removal.removed += u64::from(!has_others);

@@ -18,7 +18,7 @@ use base::packet::LinkType;
 use base::time::Timestamp;
 
 /// The result of a removal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct RemovalReport {
     /// Packets that were removed.
     pub packets: u64,
@@ -28,6 +28,8 @@ pub struct RemovalReport {
     pub rewritten: u64,
     /// Files that were removed because no packet was left.
     pub removed: u64,
+    /// Files that are there no more, or were written anew: as they were before.
+    pub changed: Vec<Arc<SealedFile>>,
     /// Files that are damaged, or could not be rewritten, each with the reason. Their packets stay.
     pub failed: Vec<(String, String)>,
 }
@@ -75,6 +77,7 @@ fn remove_from<M: Medium + Clone>(
     }
     medium.remove(&entry.name)?;
     medium.sync_names()?;
+    removal.changed.push(Arc::clone(entry));
     removal.packets += found.packets;
     removal.bytes += found.bytes;
     removal.rewritten += u64::from(has_others);

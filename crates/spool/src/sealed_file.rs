@@ -36,6 +36,15 @@ impl SealedFile {
         self.footer.header.id.counter
     }
 
+    /// The checksum of the footer, which differs between files even if a spool was emptied and its numbers began anew.
+    pub fn fingerprint(&self) -> u32 {
+        let mut block = Vec::with_capacity(layout::FOOTER_BYTES);
+        self.footer.put(&mut block);
+        // The checksum itself: one over a block that ends with its checksum is the same for all blocks.
+        let at = layout::FOOTER_BYTES - 8;
+        block.get(at..at + 4).and_then(|crc| Some(u32::from_ne_bytes(*crc.first_chunk()?))).unwrap_or(0)
+    }
+
     /// Reads the payload of an index section.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ use spool::catalogue::{Catalogue, OpenReport};
 use spool::check::{Damage, FileReport};
 use spool::directory::{Directory, DirectoryError};
 use spool::removal::{RemovalReport, remove_packets};
+use spool::sealed_file::SealedFile;
 
 /// List, verify and remove what is on disk
 #[derive(Debug, Args)]
@@ -325,7 +326,7 @@ fn remove(common: &Common, place: SpoolPlace<'_>, expression: &str, before: &str
     let removal = remove_packets(&directory, &catalogue, before, &reason, now, &mut matches);
     // Packets may be gone already: a log that cannot be read does not keep the removal from being recorded and reported.
     let log = session_log::remove(&directory, expression, before, now);
-    let RemovalReport { packets, bytes, rewritten, removed, failed } = removal;
+    let RemovalReport { packets, bytes, rewritten, removed, changed, failed } = removal;
     let log_failed = log.as_ref().err().map(|error| ("sessions".to_owned(), format!("{error:#}")));
     let log = log.ok();
     let of_log = log.iter().flat_map(|log| log.failed());
@@ -335,7 +336,11 @@ fn remove(common: &Common, place: SpoolPlace<'_>, expression: &str, before: &str
         "packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed,
         "session_log": log.as_ref().map(|log| log.json()), "failed": reasons,
     });
-    note_removal(&directory, "end", &merged(record, &document))?;
+    let changed = json!({
+        "files": changed.iter().map(|file| changed_file(file)).collect::<Vec<_>>(),
+        "session_files": log.as_ref().map(|log| log.changed()),
+    });
+    note_removal(&directory, "end", &merged(merged(record, &document), &changed))?;
     for (file, error) in &failed {
         note(&format!("retrocap: {}: {}", plain(file), plain(error)));
     }
@@ -360,6 +365,15 @@ fn remove(common: &Common, place: SpoolPlace<'_>, expression: &str, before: &str
         log.map(|log| log.text()).unwrap_or_default()
     ))?;
     incomplete.map_or(Ok(()), Err)
+}
+
+/// A file as it was before the removal, so that an archive finds its copy.
+fn changed_file(file: &SealedFile) -> serde_json::Value {
+    let (oldest, newest) = file.times();
+    json!({
+        "file": file.name, "epoch": file.footer.header.id.epoch, "oldest": oldest.to_rfc3339(), "newest": newest.to_rfc3339(),
+        "fingerprint": file.fingerprint(),
+    })
 }
 
 /// A recorder holds the spool.

@@ -64,6 +64,10 @@ impl LogRemoval {
         serde_json::Value::Null
     }
 
+    pub(super) fn changed(&self) -> &[String] {
+        &[]
+    }
+
     pub(super) fn failed(&self) -> &[(String, String)] {
         &[]
     }

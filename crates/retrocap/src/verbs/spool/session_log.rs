@@ -164,7 +164,7 @@ impl LogRemoval {
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
-        let RowRemoval { rows, rewritten, removed, failed } = &self.removal;
+        let RowRemoval { rows, rewritten, removed, failed, .. } = &self.removal;
         let failed: Vec<_> = failed.iter().map(|(file, error)| json!({"file": file, "error": error})).collect();
         json!({
             "rows": rows, "rewritten_files": rewritten, "removed_files": removed, "undecided_rows": self.undecided,
@@ -175,6 +175,11 @@ impl LogRemoval {
     /// Files whose rows could not be removed.
     pub(super) fn failed(&self) -> &[(String, String)] {
         &self.removal.failed
+    }
+
+    /// Paths of the files that are there no more, or were written anew.
+    pub(super) fn changed(&self) -> &[String] {
+        &self.removal.changed
     }
 
     pub(super) fn undecided_text(&self) -> String {
