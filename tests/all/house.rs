@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "sys",
     "base",
     "formats",
@@ -32,22 +32,27 @@ const ORDER: [&str; 22] = [
     "daemon",
     "retrocap",
     "agent",
+    "archive",
 ];
 
 /// Crates of others that only these of ours may name.
-const RESERVED: [(&str, &[&str]); 13] = [
+const RESERVED: [(&str, &[&str]); 14] = [
     ("parquet", &["sessionlog"]),
-    ("tokio", &["serve", "daemon", "retrocap", "agent"]),
+    ("object_store", &["archive"]),
+    ("tokio", &["serve", "daemon", "retrocap", "agent", "archive"]),
     ("axum", &["serve"]),
     ("hyper", &["serve", "retrocap", "agent"]),
-    ("tokio-rustls", &["serve", "daemon", "retrocap"]),
-    ("clap", &["retrocap", "agent"]),
-    ("anyhow", &["daemon", "retrocap", "agent"]),
+    ("tokio-rustls", &["serve", "daemon", "retrocap", "archive"]),
+    ("clap", &["retrocap", "agent", "archive"]),
+    ("anyhow", &["daemon", "retrocap", "agent", "archive"]),
     ("pcap", &["filter"]),
     ("landlock", &["daemon"]),
     ("seccompiler", &["daemon"]),
     ("libc", &["sys", "capture", "serve", "daemon", "retrocap"]),
-    ("rustix", &["sys", "processes", "capture", "spool", "sessionlog", "serve", "daemon", "retrocap", "agent"]),
+    (
+        "rustix",
+        &["sys", "processes", "capture", "spool", "sessionlog", "serve", "daemon", "retrocap", "agent", "archive"],
+    ),
     ("tempfile", &["serve", "daemon", "retrocap"]),
 ];
 

@@ -25,6 +25,9 @@ fn bash_completes_verbs_and_flags() {
     if !have("bash") {
         return;
     }
+    // A file, as it is installed: one argument of a command has at most 128 KiB.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
     for (words, expected) in [
         ("retrocap fl", "flows"),
         ("retrocap flows --so", "--sort --socket"),
@@ -33,8 +36,9 @@ fn bash_completes_verbs_and_flags() {
     ] {
         let last = words.split(' ').count() - 1;
         let ask = format!(
-            "{script}\nCOMP_WORDS=({words}); COMP_CWORD={last}; COMPREPLY=(); \
+            "source {}; COMP_WORDS=({words}); COMP_CWORD={last}; COMPREPLY=(); \
              _retrocap retrocap \"${{COMP_WORDS[{last}]}}\" \"${{COMP_WORDS[{}]}}\"; echo \"${{COMPREPLY[*]}}\"",
+            file.path().display(),
             last - 1
         );
         let answer = text(Command::new("bash").args(["--norc", "-c", &ask]));

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::archived;
 use crate::error::{AlreadyReported, Incomplete, Usage};
 use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
@@ -84,10 +85,10 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.verb {
         Verb::Run(run) => run.run(&cli.common),
-        Verb::Get(get) => get.run(&cli.common),
-        Verb::Flows(flows) => flows.run(&cli.common),
-        Verb::Hunt(hunt) => hunt.run(&cli.common),
-        Verb::Files(files) => files.run(&cli.common),
+        Verb::Get(mut get) => archived::run(&mut get, &cli.common),
+        Verb::Flows(mut flows) => archived::run(&mut flows, &cli.common),
+        Verb::Hunt(mut hunt) => archived::run(&mut hunt, &cli.common),
+        Verb::Files(mut files) => archived::run(&mut files, &cli.common),
         Verb::Status(status) => status.run(&cli.common),
         Verb::Ask(ask) => ask.run(&cli.common),
         Verb::Page(page) => page.run(&cli.common),

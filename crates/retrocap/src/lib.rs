@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+mod archived;
 mod capture_input;
 pub mod cli;
 mod client;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::archived::{ReadsArchive, Wanted};
 use crate::options::Common;
 use crate::verbs::analysis::{self, InputEvent, SessionInput};
 use crate::verbs::apps;
@@ -41,6 +42,17 @@ pub(crate) struct Files {
     app: Option<AppFilter>,
     #[command(flatten)]
     objects: ObjectArgs,
+}
+
+impl ReadsArchive for Files {
+    fn asked(&mut self) -> (&mut Selection, &mut TimeWindowArgs, Wanted) {
+        let wanted = Wanted { sessions: false, whole_sessions: false, follows: false };
+        (&mut self.selection, &mut self.around, wanted)
+    }
+
+    fn run_verb(&self, common: &Common) -> anyhow::Result<()> {
+        self.run(common)
+    }
 }
 
 impl Files {

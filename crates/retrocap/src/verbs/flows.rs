@@ -12,6 +12,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::tz::TimeZone;
 
+use crate::archived::{ReadsArchive, Wanted};
 use crate::client;
 use crate::error::Usage;
 use crate::options::Common;
@@ -99,6 +100,17 @@ pub(crate) struct Flows {
     /// Print comma-separated values with times in UTC; columns are never renamed or reordered, and new ones are added last
     #[arg(long, conflicts_with = "json")]
     csv: bool,
+}
+
+impl ReadsArchive for Flows {
+    fn asked(&mut self) -> (&mut Selection, &mut TimeWindowArgs, Wanted) {
+        let wanted = Wanted { sessions: self.app.is_none(), whole_sessions: false, follows: false };
+        (&mut self.selection, &mut self.around, wanted)
+    }
+
+    fn run_verb(&self, common: &Common) -> anyhow::Result<()> {
+        self.run(common)
+    }
 }
 
 impl Flows {

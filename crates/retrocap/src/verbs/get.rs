@@ -15,6 +15,7 @@ use anyhow::anyhow;
 use clap::Args;
 use jiff::tz::TimeZone;
 
+use crate::archived::{ReadsArchive, Wanted};
 use crate::client::{self, Answer, RefusedRequest};
 use crate::error::Usage;
 use crate::options::Common;
@@ -115,6 +116,17 @@ pub(crate) struct Get {
     /// Write times in microseconds, for tools that do not read nanoseconds
     #[arg(long, help_heading = "Output")]
     micro: bool,
+}
+
+impl ReadsArchive for Get {
+    fn asked(&mut self) -> (&mut Selection, &mut TimeWindowArgs, Wanted) {
+        let wanted = Wanted { sessions: false, whole_sessions: self.whole_sessions, follows: self.follow };
+        (&mut self.selection, &mut self.around, wanted)
+    }
+
+    fn run_verb(&self, common: &Common) -> anyhow::Result<()> {
+        self.run(common)
+    }
 }
 
 impl Get {

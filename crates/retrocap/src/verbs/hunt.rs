@@ -18,6 +18,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
+use crate::archived::{ReadsArchive, Wanted};
 use crate::client::Trailers;
 use crate::error::Usage;
 use crate::options::Common;
@@ -113,6 +114,17 @@ impl From<SearchIn> for SearchScope {
             SearchIn::Stream => Self::Stream,
             SearchIn::File => Self::File,
         }
+    }
+}
+
+impl ReadsArchive for Hunt {
+    fn asked(&mut self) -> (&mut Selection, &mut TimeWindowArgs, Wanted) {
+        let wanted = Wanted { sessions: false, whole_sessions: false, follows: self.follow };
+        (&mut self.selection, &mut self.around, wanted)
+    }
+
+    fn run_verb(&self, common: &Common) -> anyhow::Result<()> {
+        self.run(common)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod analysis;
 pub(crate) mod apps;
+pub(crate) mod archive_args;
 pub(crate) mod ask;
 pub(crate) mod certs;
 pub(crate) mod check;

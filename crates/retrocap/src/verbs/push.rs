@@ -133,6 +133,11 @@ impl Push {
                 file.display()
             )));
         }
+        if self.selection.spool().is_some() || self.selection.archive.archive.is_some() {
+            return Err(Usage::of(
+                "push sends packets of a recorder: try retrocap get --spool DIR -w - | nc 127.0.0.1 57012",
+            ));
+        }
         self.selection.habits.check_no_lines("push sends packets to a program and prints none; try get -X")?;
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = self.selection.clone();

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use crate::error::Usage;
 use crate::offline_spool::SpoolPlace;
 use crate::terminal::printable::note;
+use crate::verbs::archive_args::ArchiveArgs;
 use crate::verbs::display_filter;
 use crate::verbs::habits::Habits;
 use crate::verbs::parameter::word;
@@ -50,9 +51,11 @@ pub(crate) struct Selection {
     /// Read the files of this spool instead of querying a recorder
     #[arg(long, value_name = "DIR", help_heading = "Selection", conflicts_with = "read")]
     spool: Option<PathBuf>,
-    /// Key file of an encrypted spool
-    #[arg(long, value_name = "FILE", help_heading = "Selection", requires = "spool")]
+    /// Key file of an encrypted spool, with --spool or --archive
+    #[arg(long, value_name = "FILE", help_heading = "Selection", conflicts_with = "read")]
     spool_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) archive: ArchiveArgs,
     /// Only packets of this interface; any for all
     #[arg(short, long, value_name = "NAME", value_parser = interface)]
     pub(crate) interface: Option<InterfaceName>,
@@ -122,6 +125,11 @@ impl Selection {
     /// The spool to read instead of querying a recorder.
     pub(crate) fn spool(&self) -> Option<SpoolPlace<'_>> {
         self.spool.as_deref().map(|path| SpoolPlace { path, key: self.spool_key.as_deref() })
+    }
+
+    /// Reads this spool.
+    pub(crate) fn read_spool(&mut self, directory: PathBuf) {
+        self.spool = Some(directory);
     }
 
     /// The selection, as a request has it.
@@ -194,6 +202,23 @@ impl Selection {
         Ok(())
     }
 
+    /// Makes relative times absolute, so that they mean the same when they are read again.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] for an invalid time.
+    pub(crate) fn fix_times(
+        &mut self,
+        around: &mut TimeWindowArgs,
+        now: Timestamp,
+        tz: &TimeZone,
+    ) -> anyhow::Result<()> {
+        for text in [&mut self.since, &mut self.until, &mut around.around].into_iter().flatten() {
+            *text = read(text, now, tz)?.to_rfc3339();
+        }
+        Ok(())
+    }
+
     /// Whether the selection has a start time.
     pub(crate) fn has_start(&self) -> bool {
         self.since.is_some()
@@ -235,10 +260,11 @@ impl Selection {
     ///
     /// [`Usage`] if files are named.
     pub(crate) fn check_no_files(&self) -> anyhow::Result<()> {
-        if self.read.is_empty() && self.spool.is_none() && !self.habits.lists_interfaces() {
+        let files = !self.read.is_empty() || self.spool.is_some() || self.archive.archive.is_some();
+        if !files && !self.habits.lists_interfaces() {
             return Ok(());
         }
-        Err(Usage::of("ask asks recorders: leave out -r, --spool and -D"))
+        Err(Usage::of("ask asks recorders: leave out -r, --spool, --archive and -D"))
     }
 
     /// A selection of all packets.
@@ -254,6 +280,7 @@ impl Selection {
             from: None,
             spool_key: None,
             spool: None,
+            archive: ArchiveArgs::default(),
             flow: None,
             address: None,
             port: None,
