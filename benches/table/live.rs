@@ -1,9 +1,9 @@
 //! Live capture: the cost of a packet compared with tcpdump and dumpcap, the cost of readers, and the cost of idling.
 
 use std::io::Read as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cable::{Cable, FAR, cable};
 use crate::machine::have;
@@ -169,6 +169,39 @@ fn counts(text: &str) -> (Option<f64>, f64) {
     let captured = text.lines().find(|line| line.contains("packets captured")).and_then(first);
     let dropped = text.lines().find(|line| line.contains("dropped by kernel")).and_then(first);
     (captured, dropped.unwrap_or(0.0))
+}
+
+/// The cost of sealing the record, beside that of ingest without its part in the kernel.
+pub(crate) fn chain(scale: Scale) {
+    section(
+        "chain",
+        "the worker with and without the chain, and the thread that seals; a minute of packets of 800 bytes",
+    );
+    let Some(cable) = cable("chain") else { return };
+    let folder = match tempfile::tempdir() {
+        Ok(folder) => folder,
+        Err(error) => return skipped("chain", error),
+    };
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (key, log) = (path("key"), path("audit.log"));
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return skipped("chain", "ssh-keygen is not installed");
+    }
+    let plain = ["-m", "200MiB", "--compression-cpu", "0", "--audit-log", &log];
+    for (what, flags) in [("without", plain.to_vec()), ("with", [&plain[..], &["--evidence-key", &key]].concat())] {
+        let recorder = match cable.recorder(&flags) {
+            Ok(recorder) => recorder,
+            Err(error) => return skipped(what, error),
+        };
+        let end = Instant::now() + Duration::from_secs(60 * u64::from(scale.times(1)));
+        while Instant::now() < end && cable.generate(800, 200_000).is_some() {}
+        let (worker, seal) = (recorder.running.thread_s("retrocap-w0"), recorder.running.thread_s("retrocap-seal"));
+        let packets = recorder.count("/packets/received");
+        let figure =
+            format!("worker {:.0} ns a packet, seal {:.2} %", worker * 1e9 / packets.max(1.0), seal / worker * 100.0);
+        Row::new(what, figure).aim("< 3 %").print();
+    }
 }
 
 /// The cost of a recorder that has nothing to record.

@@ -39,7 +39,7 @@ struct Args {
 
 type Section = (&'static str, fn(Scale));
 
-const SECTIONS: [Section; 13] = [
+const SECTIONS: [Section; 14] = [
     ("instructions", instructions::instructions),
     ("ingest", ingest::ingest),
     ("growth", ingest::growth),
@@ -49,6 +49,7 @@ const SECTIONS: [Section; 13] = [
     ("live", live::live),
     ("asked", asked::asked),
     ("readers", live::readers),
+    ("chain", live::chain),
     ("idle", live::idle),
     ("queries", queries::queries),
     ("hunt", hunt::hunt),

@@ -69,6 +69,15 @@ impl Running {
         })
     }
 
+    /// Processor time of the threads with this name so far.
+    pub(crate) fn thread_s(&self, name: &str) -> f64 {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else { return 0.0 };
+        let read = |task: &std::fs::DirEntry, file: &str| std::fs::read_to_string(task.path().join(file)).ok();
+        let named = tasks.flatten().filter(|task| read(task, "comm").is_some_and(|comm| comm.trim() == name));
+        let ns = named.filter_map(|task| read(&task, "schedstat")?.split_whitespace().next()?.parse::<f64>().ok());
+        ns.sum::<f64>() / 1e9
+    }
+
     pub(crate) fn resident_mebibytes(&self) -> f64 {
         resident_mebibytes(&self.child.id().to_string())
     }

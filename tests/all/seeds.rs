@@ -473,9 +473,8 @@ fn reads(name: &str, bytes: &[u8]) {
         "manifest/signers" => retrocap::evidence::signers::AllowedSigners::read(text()).is_ok(),
         _ => match name.split_once('/').unwrap().0 {
             "processes" => processes::container::Cgroup::read(text()).container.is_some(),
-            "spool_file" => bytes.len() >= 3,
+            "spool_file" | "etl" => bytes.len() >= 3,
             "alerts" => retrocap::alert::Alerts::read(bytes).is_ok_and(|it| it.broken_count == 0),
-            "etl" => bytes.len() > 1024,
             "arguments" => {
                 let words = std::iter::once("retrocap").chain(text().split('\n')).map(Into::into).collect();
                 untrusted::arguments(words, now).is_ok_and(|target| target.is_some())

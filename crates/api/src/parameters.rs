@@ -181,9 +181,8 @@ impl FlowQuery {
         }
         let by_process = listing.process.as_deref().map(|_| "process");
         if let Some(key) = by_process.or(listing.container.as_deref().map(|_| "container")) {
-            let other = listing.by.map(|_| "by").or(listing.name.as_deref().map(|_| "name"));
-            if let Some(other) = other {
-                return Err(ParameterError::Exclusive(key, other));
+            if listing.name.is_some() {
+                return Err(ParameterError::Exclusive(key, "name"));
             }
         }
         match listing.after {

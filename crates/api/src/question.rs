@@ -150,9 +150,9 @@ question! {
         name: String = "name", example "example.com"
             => "Only sessions whose TLS server name, HTTP host or DNS question contains this, in upper or lower case; a leading dot selects all names below that domain. Names are read from the first packets of a session, as far as these are still kept. Not together with by.";
         process: String = "process", example "curl"
-            => "Only sessions of this process of the recorder's host: its number, its name, or the path of its program. The recorder has to watch processes. Not together with by or name.";
+            => "Only sessions of this process of the recorder's host: its number, its name, or the path of its program. The recorder has to watch processes. Not together with name.";
         container: String = "container", example "docker:0123456789ab"
-            => "Only sessions of processes in this container (runtime:id, or the start of the id), pod or systemd unit. Not together with by or name.";
+            => "Only sessions of processes in this container (runtime:id, or the start of the id), pod or systemd unit. Not together with name.";
         app: AppFilter = "app", example "modbus:write"
             => "Only sessions of this protocol, or with a message of this kind, as far as their packets are still kept. Lines then have the protocol and the words of the session; any lists all sessions with them. The recorder reads the packets of the selection for this; one client does so at a time. Not together with by or after.";
         by: By = "by"

@@ -88,7 +88,7 @@ impl Watcher {
 /// When the kernel does not list its sockets.
 pub fn watch() -> std::io::Result<()> {
     let tracer = Tracer::new(Path::new("/proc"));
-    let conntrack = Conntrack::open();
+    let conntrack = Conntrack::open(Path::new("/proc"));
     restrict();
     // After the change of privileges, which would undo it.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));

@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use sys::ThreadClock;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::compressor;
@@ -84,11 +85,23 @@ impl WorkerControl {
     }
 }
 
+/// The processor time of the threads that record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WorkerClocks(Vec<Arc<OnceLock<ThreadClock>>>);
+
+impl WorkerClocks {
+    /// The time so far of those that have not ended.
+    pub(super) fn time(&self) -> Duration {
+        self.0.iter().filter_map(|clock| clock.get()?.time()).sum()
+    }
+}
+
 /// The threads that record. Dropping it ends them and discards what they recorded.
 #[derive(Debug)]
 pub(super) struct Workers {
     stop: Arc<AtomicBool>,
     pub(super) controls: Vec<Arc<WorkerControl>>,
+    pub(super) clocks: WorkerClocks,
     threads: Vec<JoinHandle<Option<Pipeline>>>,
     compressing: Vec<JoinHandle<()>>,
     failures: UnboundedReceiver<Error>,
@@ -111,6 +124,7 @@ impl Workers {
         let mut workers = Self {
             stop: Arc::default(),
             controls: Vec::new(),
+            clocks: WorkerClocks::default(),
             threads: Vec::new(),
             compressing: Vec::new(),
             failures,
@@ -125,6 +139,8 @@ impl Workers {
             let gate = gate.clone();
             let control = Arc::new(WorkerControl::default());
             workers.controls.push(Arc::clone(&control));
+            let clock = Arc::new(OnceLock::new());
+            workers.clocks.0.push(Arc::clone(&clock));
             let enter = confinement.in_role(Role::Capture);
             recording.fetch_add(1, Ordering::Relaxed);
             let thread = std::thread::Builder::new()
@@ -132,6 +148,7 @@ impl Workers {
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     enter();
+                    ThreadClock::of_this_thread().map(|own| clock.set(own));
                     let pipeline = work(number, pipeline, packets, gate.as_deref(), &control, &stop, &failed);
                     recording.fetch_sub(1, Ordering::Relaxed);
                     pipeline

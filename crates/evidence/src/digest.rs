@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::Read;
 use std::str::FromStr;
 
-use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
 
 use base::packet::Packet;
 
@@ -64,14 +64,8 @@ impl Digest {
 }
 
 /// Computes a digest piece by piece.
-#[derive(Clone)]
-pub struct Hasher(Context);
-
-impl Default for Hasher {
-    fn default() -> Self {
-        Self(Context::new(&SHA256))
-    }
-}
+#[derive(Clone, Default)]
+pub struct Hasher(Sha256);
 
 impl Hasher {
     /// Adds bytes.
@@ -81,9 +75,7 @@ impl Hasher {
 
     /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
-        let mut digest = Digest::default();
-        digest.0.copy_from_slice(self.0.finish().as_ref());
-        digest
+        Digest(self.0.finalize().into())
     }
 }
 

@@ -5,8 +5,9 @@
 //! packets of another segment ───────────────────────► run ─┴► Merkle root of the minute ─► a line of a chained log
 //! ```
 //!
-//! Each minute, the recorder writes the root of everything that it stored in that minute into a log, whose lines are
-//! chained ([`crate::chain`]). An export that is sealed carries the digests of each run that its packets belong to, and
+//! Each minute, the recorder writes the root of everything that it sealed in that minute into a log, whose lines are
+//! chained ([`crate::chain`]). It seals what has stayed in memory for some time: most packets are evicted soon, and hashing
+//! those too would cost more than storing them. An export that is sealed carries the digests of each run that its packets belong to, and
 //! the path from the run to the root. A packet whose digest is among them was recorded in that minute or before, even
 //! if its neighbours were evicted since.
 
@@ -17,11 +18,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::merkle::{self, Path};
 
 /// Prefix of a comment that contains a proof.
-pub const PREFIX: &str = "retrocap record proof: ";
+pub const PREFIX: &str = "retrocap record proof 2: ";
 /// The `event` of a log line with a root.
 pub const EVENT: &str = "sealed";
 /// Maximum number of packets in a run, so that its proof fits into a comment.
@@ -42,8 +43,12 @@ pub struct SealedMinute {
     pub runs: u64,
     /// Packets that were sealed for the first time.
     pub packets: u64,
-    /// Packets stored since the start that were evicted before they could be sealed.
+    /// Packets stored since the start that were evicted before they were sealed, at most: a start that was carried forward
+    /// before counts too.
     pub unsealed: u64,
+    /// Packets in memory that were not sealed yet.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// The proof that the packets of a run were recorded.
@@ -59,10 +64,12 @@ pub struct RunProof {
     pub digests: String,
 }
 
-/// The digest of a run.
+/// The digest of a run. A proof has the digests of all its packets, so that a tree over them would serve nobody.
 pub fn run_root(packets: &[Digest]) -> Digest {
-    let leaves: Vec<_> = packets.iter().map(|packet| merkle::leaf(&packet.0)).collect();
-    merkle::root(&leaves)
+    let mut hasher = Hasher::default();
+    hasher.update(b"retrocap run v2\0");
+    packets.iter().for_each(|packet| hasher.update(&packet.0));
+    hasher.finish()
 }
 
 /// The leaf of a run in the tree of its minute.
@@ -179,6 +186,7 @@ mod tests {
             runs: 7,
             packets: 28,
             unsealed: 0,
+            waiting: 0,
         };
         let mut roots = Roots::default();
         roots.add_line(serde_json::to_string(&minute).unwrap().as_bytes());

@@ -23,6 +23,12 @@ pub enum RecordEvent {
     Stopped {
         /// The time.
         time: String,
+        /// Packets that were in memory and could not be sealed in time.
+        #[serde(default)]
+        unsealed: u64,
+        /// Complete files of the spool that were not sealed in time, or could not be read. The next start seals them.
+        #[serde(default)]
+        unsealed_files: u64,
     },
     /// A file of the spool is complete.
     SpoolFile {
@@ -36,6 +42,15 @@ pub enum RecordEvent {
     SpoolSealed {
         /// The time.
         time: String,
+    },
+    /// A file of the spool is complete, and cannot be read.
+    SpoolUnreadable {
+        /// The time.
+        time: String,
+        /// Its name in the directory of the spool.
+        name: String,
+        /// The length that it should have.
+        bytes: u64,
     },
     /// A file of the spool was removed.
     SpoolRemoved {
@@ -73,6 +88,12 @@ pub struct RecordHistory {
     pub gone: Vec<(SpoolFile, String)>,
     /// Files that had other bytes at a later start, as they were sealed first, each with the time at which that was seen.
     pub changed: Vec<(SpoolFile, String)>,
+    /// Files that could not be read, by name, each with the time.
+    pub unreadable: BTreeMap<String, String>,
+    /// Packets that were in memory at stops in order, and were not sealed.
+    pub left_packets: u64,
+    /// Files of the spool that were not sealed at the last stop in order.
+    pub left_files: u64,
     last_time: Option<String>,
     is_stopped: bool,
     /// Files of the run before, which the present one has not confirmed.
@@ -98,8 +119,20 @@ impl RecordHistory {
                 self.is_stopped = false;
                 self.earlier.append(&mut self.files);
             }
-            Ok(RecordEvent::Stopped { .. }) => self.is_stopped = true,
+            Ok(RecordEvent::Stopped { unsealed, unsealed_files, .. }) => {
+                self.is_stopped = true;
+                self.left_packets = self.left_packets.saturating_add(unsealed);
+                self.left_files = unsealed_files;
+            }
+            Ok(RecordEvent::SpoolUnreadable { name, .. }) => {
+                // It is there, so that it does not count as removed.
+                if let Some(before) = self.earlier.remove(&name) {
+                    self.files.insert(name.clone(), before);
+                }
+                self.unreadable.insert(name, time.clone());
+            }
             Ok(RecordEvent::SpoolFile { file, .. }) => {
+                self.unreadable.remove(&file.name);
                 let before = self.earlier.remove(&file.name).or_else(|| self.files.remove(&file.name));
                 let sealed = match before {
                     // What was sealed first counts: the file was changed since.
@@ -117,6 +150,7 @@ impl RecordHistory {
             Ok(RecordEvent::SpoolRemoved { file, .. }) => {
                 self.files.remove(&file.name);
                 self.earlier.remove(&file.name);
+                self.unreadable.remove(&file.name);
                 self.removed.push((file, time.clone()));
             }
             Err(_) if event == record::EVENT => self.is_stopped = false,
@@ -155,20 +189,26 @@ mod tests {
             RecordEvent::SpoolFile { time: time(2), file: file(2) },
             RecordEvent::SpoolFile { time: time(3), file: file(3) },
             RecordEvent::SpoolRemoved { time: time(4), file: file(1) },
-            RecordEvent::Stopped { time: time(5) },
+            RecordEvent::Stopped { time: time(5), unsealed: 0, unsealed_files: 1 },
             RecordEvent::Started { time: time(6) },
-            RecordEvent::SpoolFile { time: time(7), file: file(2) },
+            RecordEvent::SpoolUnreadable { time: time(7), name: file(2).name, bytes: 7 },
             RecordEvent::SpoolSealed { time: time(8) },
         ] {
             history.add_line(&line(&event));
         }
         assert_eq!((history.starts, history.breaks.len()), (2, 0));
         assert_eq!(history.removed, [(file(1), time(4))]);
-        assert_eq!(history.gone, [(file(3), time(8))], "it is gone once all files were looked at");
+        assert_eq!(
+            history.gone,
+            [(file(3), time(8))],
+            "it is gone once all files were looked at, unlike one that cannot be read"
+        );
+        assert_eq!((history.unreadable.get(&file(2).name), history.left_files), (Some(&time(7)), 1));
         // The power fails, and somebody starts it again.
         history.add_line(&line(&RecordEvent::Started { time: time(9) }));
         assert_eq!(history.breaks, [(time(8), time(9))]);
         history.add_line(&line(&RecordEvent::SpoolFile { time: time(10), file: file(2) }));
+        assert!(history.unreadable.is_empty());
         // A file of the same name with other bytes is not the one that was sealed.
         let other = SpoolFile { sha256: Digest::of(&[9]), ..file(2) };
         history.add_line(&line(&RecordEvent::Started { time: time(11) }));

@@ -335,6 +335,18 @@ static __always_inline struct owner note_owner(__u64 cookie)
 	return owner;
 }
 
+// The parts of an event that do not depend on the hook.
+static __always_inline struct socket_event event_of(enum kind kind, struct owner *owner, __u64 namespace)
+{
+	struct socket_event event = { .kind = kind };
+
+	event.since_ns = owner->since_ns;
+	event.now_ns = kind == OPENED ? owner->since_ns : bpf_ktime_get_ns();
+	event.namespace = namespace;
+	event.process = owner->process;
+	return event;
+}
+
 // The verifier lets a program of one family read the addresses of that family alone.
 static __always_inline void local_end(struct socket_event *event, struct bpf_sock *sock, __u32 family)
 {
@@ -386,10 +398,7 @@ static __always_inline int sends(struct bpf_sock_addr *ctx)
 	if (!sock)
 		return 1;
 	struct owner owner = note_owner(cookie);
-	struct socket_event event = { .kind = OPENED };
-	event.since_ns = event.now_ns = owner.since_ns;
-	event.namespace = bpf_get_netns_cookie(ctx);
-	event.process = owner.process;
+	struct socket_event event = event_of(OPENED, &owner, bpf_get_netns_cookie(ctx));
 	local_end(&event, sock, sock->family);
 	submit(&event);
 	return 1;
@@ -412,10 +421,7 @@ static __always_inline int binds(struct bpf_sock *ctx, __u32 family)
 	if (!is_of_interest(ctx->protocol) || ctx->type == SOCK_RAW)
 		return 1;
 	struct owner owner = note_owner(bpf_get_socket_cookie(ctx));
-	struct socket_event event = { .kind = OPENED };
-	event.since_ns = event.now_ns = owner.since_ns;
-	event.namespace = bpf_get_netns_cookie(ctx);
-	event.process = owner.process;
+	struct socket_event event = event_of(OPENED, &owner, bpf_get_netns_cookie(ctx));
 	local_end(&event, ctx, family);
 	submit(&event);
 	return 1;
@@ -443,10 +449,7 @@ static __always_inline int asks_for_peer(struct bpf_sock_addr *ctx)
 	if (ctx->protocol != IPPROTO_TCP || !sock || bpf_map_lookup_elem(&owners, &cookie))
 		return 1;
 	struct owner owner = note_owner(cookie);
-	struct socket_event event = { .kind = OPENED };
-	event.since_ns = event.now_ns = owner.since_ns;
-	event.namespace = bpf_get_netns_cookie(ctx);
-	event.process = owner.process;
+	struct socket_event event = event_of(OPENED, &owner, bpf_get_netns_cookie(ctx));
 	__u32 family = sock->family;
 	local_end(&event, sock, family);
 	event.remote_port = bpf_ntohs(sock->dst_port);
@@ -485,12 +488,13 @@ int creates(struct bpf_sock *ctx)
 {
 	if (!is_raw(ctx) || (ctx->family != AF_INET && ctx->family != AF_INET6))
 		return 1;
-	struct socket_event event = { .kind = OPENED, .family = ctx->family, .protocol = ctx->protocol, .is_raw = 1 };
-	event.cookie = bpf_get_socket_cookie(ctx);
-	struct owner owner = note_owner(event.cookie);
-	event.since_ns = event.now_ns = owner.since_ns;
-	event.namespace = bpf_get_netns_cookie(ctx);
-	event.process = owner.process;
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct owner owner = note_owner(cookie);
+	struct socket_event event = event_of(OPENED, &owner, bpf_get_netns_cookie(ctx));
+	event.family = ctx->family;
+	event.protocol = ctx->protocol;
+	event.is_raw = 1;
+	event.cookie = cookie;
 	submit(&event);
 	return 1;
 }
@@ -502,11 +506,9 @@ static __always_inline void connection(struct bpf_sock_ops *ctx, enum kind kind)
 	struct owner *owner = bpf_map_lookup_elem(&owners, &cookie);
 	if (!owner)
 		return;
-	struct socket_event event = { .kind = kind, .family = ctx->family, .protocol = IPPROTO_TCP };
-	event.since_ns = owner->since_ns;
-	event.now_ns = bpf_ktime_get_ns();
-	event.namespace = bpf_get_netns_cookie(ctx);
-	event.process = owner->process;
+	struct socket_event event = event_of(kind, owner, bpf_get_netns_cookie(ctx));
+	event.family = ctx->family;
+	event.protocol = IPPROTO_TCP;
 	event.local_port = ctx->local_port;
 	event.remote_port = bpf_ntohs(ctx->remote_port >> 16);
 	if (ctx->family == AF_INET) {
@@ -559,13 +561,11 @@ int releases(struct bpf_sock *ctx)
 	// A connection goes on after its descriptor is closed, until it is closed itself.
 	if (ctx->protocol == IPPROTO_TCP && remote_port && ctx->type != SOCK_RAW)
 		return 1;
-	struct socket_event event = { .kind = CLOSED, .family = ctx->family, .protocol = ctx->protocol };
+	struct socket_event event = event_of(CLOSED, owner, bpf_get_netns_cookie(ctx));
+	event.family = ctx->family;
+	event.protocol = ctx->protocol;
 	event.is_raw = is_raw(ctx);
 	event.cookie = cookie;
-	event.since_ns = owner->since_ns;
-	event.now_ns = bpf_ktime_get_ns();
-	event.namespace = bpf_get_netns_cookie(ctx);
-	event.process = owner->process;
 	event.local_port = BPF_CORE_READ(sock, __sk_common.skc_num);
 	event.remote_port = bpf_ntohs(remote_port);
 	if (ctx->family == AF_INET) {

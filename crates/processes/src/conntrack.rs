@@ -7,11 +7,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{RecvFlags, sockopt};
 use serde::{Deserialize, Serialize};
+
+use crate::netlink;
 
 const SUBSYSTEM: u16 = 1 << 8;
 const MESSAGE_NEW: u16 = SUBSYSTEM;
@@ -19,10 +21,6 @@ const MESSAGE_GET: u16 = SUBSYSTEM | 1;
 const MESSAGE_DELETE: u16 = SUBSYSTEM | 2;
 /// `NFNLGRP_CONNTRACK_NEW` and `NFNLGRP_CONNTRACK_DESTROY`, as bits.
 const GROUPS: u32 = 1 | 1 << 2;
-const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const HEADER_BYTES: usize = 16;
 /// `struct nfgenmsg`
 const FAMILY_HEADER_BYTES: usize = 4;
 const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
@@ -30,11 +28,16 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
-const BUFFER_BYTES: usize = 64 << 10;
-const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// Size of the kernel's buffer of events: about 10,000 of them.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Maximum number of datagrams that are read at once.
 const DATAGRAMS_MAX: usize = 4096;
+/// Maximum number of translations that are taken over from the time before the start.
+const FIRST_MAX: usize = 1 << 16;
+/// Number of them that one call returns.
+const FIRST_AT_ONCE: usize = 4096;
+/// Maximum number of translations that wait for a call.
+const WAITING_MAX: usize = 1 << 16;
 
 /// A connection whose ends are translated: the same session, as seen on the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,87 +56,113 @@ pub struct Translation {
 #[derive(Debug)]
 pub struct Conntrack {
     socket: OwnedFd,
-    /// What was there at the start.
+    /// Where the kernel counts the events that this socket lost: `/proc/net/netlink`, with the socket's inode.
+    counted: (PathBuf, u64),
+    /// What was there at the start, and was not returned yet.
     first: Vec<Translation>,
-    lost: u64,
+    /// What was read and not returned yet.
+    waiting: Vec<Translation>,
+    /// Translations that found no room here, or at the start.
+    left_out: u64,
+    /// Events that the kernel could not deliver.
+    undelivered: u64,
+    /// Whether something was lost since the last call of [`take_missed`](Self::take_missed).
+    has_missed: bool,
 }
 
 impl Conntrack {
-    /// Opens it, and reads the connections that are there.
+    /// Opens it, and reads the connections that are there. `proc` is where proc(5) is mounted.
     ///
     /// # Errors
     ///
     /// When the kernel has no connection tracking, or does not permit it.
-    pub fn open() -> io::Result<Self> {
-        let protocol = Some(rustix::net::netlink::NETFILTER);
-        let open = || rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol);
-        let events = open()?;
-        rustix::net::bind(&events, &SocketAddrNetlink::new(0, GROUPS))?;
-        let _ = sockopt::set_socket_recv_buffer_size(&events, RECEIVE_BUFFER_BYTES);
-        // Another socket, so that events do not come between the parts of the answer.
-        let asking = open()?;
-        sockopt::set_socket_timeout(&asking, sockopt::Timeout::Recv, Some(TIMEOUT))?;
-        let mut request = [0; HEADER_BYTES + FAMILY_HEADER_BYTES];
-        request[..4].copy_from_slice(&20u32.to_ne_bytes());
-        request[4..6].copy_from_slice(&MESSAGE_GET.to_ne_bytes());
-        request[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-        rustix::net::sendto(&asking, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-        let (mut first, mut buffer) = (Vec::new(), vec![0; BUFFER_BYTES]);
-        for _ in 0..DATAGRAMS_MAX {
-            let (bytes, _) = rustix::net::recv(&asking, buffer.as_mut_slice(), RecvFlags::empty())?;
-            if parse(&buffer[..bytes], &mut first)? {
-                break;
-            }
+    pub fn open(proc: &Path) -> io::Result<Self> {
+        let protocol = rustix::net::netlink::NETFILTER;
+        let socket = netlink::open(protocol)?;
+        // With the privilege, the limit of the system does not apply.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES);
         }
-        Ok(Self { socket: events, first, lost: 0 })
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+        let inode = rustix::fs::fstat(&socket)?.st_ino;
+        let (mut first, mut left_out) = (Vec::new(), 0);
+        // Another socket, so that events do not come between the parts of the answer.
+        netlink::dump(netlink::open(protocol)?, MESSAGE_GET, &[0; FAMILY_HEADER_BYTES], |kind, message| {
+            if let Some(translation) = of_message(kind, message) {
+                if first.len() < FIRST_MAX {
+                    first.push(translation);
+                } else {
+                    left_out += 1;
+                }
+            }
+            true
+        })?;
+        let counted = (proc.join("net/netlink"), inode);
+        Ok(Self { socket, counted, first, waiting: Vec::new(), left_out, undelivered: 0, has_missed: false })
     }
 
-    /// Appends what has changed since the last call.
-    pub fn read(&mut self, into: &mut Vec<Translation>) {
-        into.append(&mut self.first);
-        let mut buffer = vec![0; BUFFER_BYTES];
+    /// Reads what the kernel has, so that its buffer has room. Call it often.
+    pub fn fetch(&mut self) {
+        let mut buffer = vec![0; netlink::BUFFER_BYTES];
         for _ in 0..DATAGRAMS_MAX {
             match rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
                 Ok((bytes, _)) => {
-                    let _ = parse(&buffer[..bytes], into);
+                    let _ = netlink::read(&buffer[..bytes], |kind, message| {
+                        let Some(translation) = of_message(kind, message) else { return };
+                        if self.waiting.len() < WAITING_MAX {
+                            self.waiting.push(translation);
+                        } else {
+                            (self.left_out, self.has_missed) = (self.left_out + 1, true);
+                        }
+                    });
                 }
-                // Events did not fit into the buffer of the socket.
-                Err(rustix::io::Errno::NOBUFS) => self.lost += 1,
+                // Events did not fit into the buffer of the socket. The kernel says so once, and counts each.
+                Err(rustix::io::Errno::NOBUFS) => {
+                    let counted = std::fs::read_to_string(&self.counted.0).ok();
+                    let undelivered = counted.and_then(|text| undelivered(&text, self.counted.1));
+                    self.undelivered = undelivered.unwrap_or(0).max(self.undelivered + 1);
+                    self.has_missed = true;
+                }
                 Err(_) => return,
             }
         }
     }
 
-    /// How often events were lost, because too many came at once.
+    /// Appends what has changed since the last call. The connections from before the start come in parts, and events after them.
+    pub fn read(&mut self, into: &mut Vec<Translation>) {
+        self.fetch();
+        if self.first.is_empty() {
+            return into.append(&mut self.waiting);
+        }
+        into.extend(self.first.drain(self.first.len().saturating_sub(FIRST_AT_ONCE)..));
+    }
+
+    /// Whether events were lost since the last call, so that translations may be over whose end was not seen.
+    pub fn take_missed(&mut self) -> bool {
+        std::mem::take(&mut self.has_missed)
+    }
+
+    /// Number of translations and events that were lost, because too many came at once.
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.left_out + self.undelivered
     }
 }
 
-/// Reads a datagram; true at the end of a dump.
-fn parse(datagram: &[u8], into: &mut Vec<Translation>) -> io::Result<bool> {
-    let mut rest = datagram;
-    while let Some(header) = rest.first_chunk::<HEADER_BYTES>() {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let Some(payload) = rest.get(HEADER_BYTES..length) else {
-            return Err(io::Error::other("a message from the kernel is damaged"));
-        };
-        match kind {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-            }
-            MESSAGE_NEW | MESSAGE_DELETE => {
-                let attributes = payload.get(FAMILY_HEADER_BYTES..).unwrap_or_default();
-                into.extend(translation(attributes, kind == MESSAGE_DELETE));
-            }
-            _ => {}
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
+/// The events that a netlink socket lost, in a text of `/proc/net/netlink`.
+fn undelivered(text: &str, inode: u64) -> Option<u64> {
+    let mut lines = text.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let fields = lines.find(|fields| fields.get(9).and_then(|field| field.parse().ok()) == Some(inode))?;
+    fields.get(8)?.parse().ok()
+}
+
+/// The translation that a message reports.
+fn of_message(kind: u16, message: &[u8]) -> Option<Translation> {
+    let is_over = match kind {
+        MESSAGE_NEW => false,
+        MESSAGE_DELETE => true,
+        _ => return None,
+    };
+    translation(message.get(FAMILY_HEADER_BYTES..)?, is_over)
 }
 
 /// The translation of a connection; `None` if its ends are not translated, or its protocol has no ports.
@@ -204,10 +233,11 @@ mod tests {
     }
 
     fn message(kind: u16, attributes: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(HEADER_BYTES + FAMILY_HEADER_BYTES + attributes.len()).unwrap();
+        let headers = netlink::HEADER_BYTES + FAMILY_HEADER_BYTES;
+        let length = u32::try_from(headers + attributes.len()).unwrap();
         let mut bytes = length.to_ne_bytes().to_vec();
         bytes.extend_from_slice(&kind.to_ne_bytes());
-        bytes.resize(HEADER_BYTES + FAMILY_HEADER_BYTES, 0);
+        bytes.resize(headers, 0);
         bytes.extend_from_slice(attributes);
         bytes
     }
@@ -235,8 +265,7 @@ mod tests {
         let datagram =
             [message(MESSAGE_NEW, &masqueraded), message(MESSAGE_NEW, &plain), message(MESSAGE_DELETE, &published)]
                 .concat();
-        let mut found = Vec::new();
-        assert!(!parse(&datagram, &mut found).unwrap());
+        let found = parse(&datagram);
         let ends = |a: &str, b: &str| [a.parse().unwrap(), b.parse().unwrap()];
         let outgoing = Translation {
             protocol: 6,
@@ -251,9 +280,46 @@ mod tests {
             is_over: true,
         };
         assert_eq!(found, [outgoing, incoming]);
-        assert!(parse(&message(NLMSG_DONE, &[]), &mut found).unwrap());
-        let refused = parse(&message(NLMSG_ERROR, &[]), &mut found);
-        assert!(refused.is_err());
+    }
+
+    fn parse(datagram: &[u8]) -> Vec<Translation> {
+        let mut found = Vec::new();
+        let _ = netlink::read(datagram, |kind, message| found.extend(of_message(kind, message)));
+        found
+    }
+
+    #[test]
+    fn each_event_that_the_kernel_could_not_deliver_is_counted() {
+        let text = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
+                    00000000cb5bdd42 12  4242       00000005 0        0        0     2        17       71513\n\
+                    broken\n";
+        assert_eq!(undelivered(text, 71513), Some(17));
+        assert_eq!(undelivered(text, 9), None);
+    }
+
+    #[test]
+    fn what_was_there_before_comes_in_parts_and_before_what_ended_since() {
+        let ends = [SocketAddr::from(([10, 0, 0, 2], 1)), SocketAddr::from(([10, 0, 0, 3], 2))];
+        let one = Translation { protocol: 6, before: ends, after: [ends[1], ends[0]], is_over: false };
+        let Ok(socket) = netlink::open(rustix::net::netlink::NETFILTER) else {
+            return eprintln!("SKIPPED: no netfilter");
+        };
+        let mut conntrack = Conntrack {
+            socket,
+            counted: (PathBuf::new(), 0),
+            first: vec![one; FIRST_AT_ONCE + 1],
+            waiting: vec![Translation { is_over: true, ..one }],
+            left_out: 0,
+            undelivered: 0,
+            has_missed: false,
+        };
+        let mut parts = Vec::new();
+        for _ in 0..3 {
+            let mut part = Vec::new();
+            conntrack.read(&mut part);
+            parts.push((part.len(), part.iter().any(|one| one.is_over)));
+        }
+        assert_eq!(parts, [(FIRST_AT_ONCE, false), (1, false), (1, true)]);
     }
 
     #[test]
@@ -267,11 +333,11 @@ mod tests {
             .concat(),
         );
         for at in 0..whole.len() {
-            let _ = parse(&whole[..at], &mut Vec::new());
+            let _ = parse(&whole[..at]);
             for value in [0, 1, 3, 0x7f, 0xff] {
                 let mut damaged = whole.clone();
                 damaged[at] = value;
-                let _ = parse(&damaged, &mut Vec::new());
+                let _ = parse(&damaged);
             }
         }
     }

@@ -23,7 +23,11 @@
 
 pub mod conntrack;
 pub mod container;
+mod events;
+mod host;
+mod known;
 pub mod lifetime;
+mod netlink;
 pub mod owners;
 pub mod process;
 pub mod raw;

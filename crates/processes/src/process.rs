@@ -10,6 +10,9 @@ use crate::container::Cgroup;
 /// Maximum length of a stored name or path, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
+/// What the allocator takes beside an allocation, at most.
+const ALLOCATION_BYTES: usize = 16;
+
 /// The certainty that a session belongs to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +95,9 @@ pub struct Process {
     /// Whether it is in another network namespace than the recorder, such as that of a container.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub other_namespace: bool,
+    /// Whether its cgroup could not be read, so that its container and unit are not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub place_unknown: bool,
     /// The method that found it.
     pub source: Source,
     /// The certainty of the attribution.
@@ -112,6 +118,7 @@ impl Process {
             pod: None,
             unit: None,
             other_namespace: false,
+            place_unknown: true,
             source: Source::SockDiag,
             certainty: Certainty::UserOnly,
         }
@@ -130,7 +137,9 @@ impl Process {
             .lines()
             .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok())?;
         let path = std::fs::read_link(of.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
-        let cgroup = text("cgroup").map(|text| Cgroup::read(&text)).unwrap_or_default();
+        let cgroup = text("cgroup").map(|text| Cgroup::read(&text));
+        let place_unknown = cgroup.is_none();
+        let cgroup = cgroup.unwrap_or_default();
         let process = Self {
             pid: Some(pid),
             name: Some(name.to_owned()),
@@ -142,6 +151,7 @@ impl Process {
             pod: cgroup.pod,
             unit: cgroup.unit,
             other_namespace: false,
+            place_unknown,
             source: Source::SockDiag,
             certainty: Certainty::Socket,
         }
@@ -208,14 +218,37 @@ impl Process {
         words.join(" ")
     }
 
-    /// Where it runs: its container, or else its systemd unit, or else `host`.
-    pub fn place(&self) -> &str {
-        self.container.as_deref().or(self.unit.as_deref()).unwrap_or("host")
+    /// Where it runs: its container, or else its systemd unit, or else `host`; `None` if that is not known.
+    pub fn place(&self) -> Option<&str> {
+        let named = self.container.as_deref().or(self.unit.as_deref());
+        // One of several processes may be in a container.
+        let is_known = self.pid.is_some() && !self.place_unknown;
+        named.or(is_known.then_some("host"))
     }
 
     /// Its size in a table, in bytes.
     pub fn bytes(&self) -> usize {
         let texts = [&self.name, &self.path, &self.container, &self.pod, &self.unit];
-        size_of::<Self>() + texts.iter().filter_map(|text| text.as_ref().map(String::len)).sum::<usize>()
+        let texts = texts.into_iter().flatten().map(|text| text.capacity() + ALLOCATION_BYTES);
+        size_of::<Self>() + 2 * ALLOCATION_BYTES + texts.sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_not_known_is_not_the_host() {
+        let seen = Process { pid: Some(7), place_unknown: false, ..Process::only_user(0) };
+        assert_eq!(seen.place(), Some("host"));
+        let user = Process::only_user(0);
+        assert_eq!(user.place(), None, "no process was seen");
+        assert_eq!(Process { place_unknown: true, ..seen.clone() }.place(), None, "its cgroup could not be read");
+        let contained = Process { container: Some("docker:0123456789ab".to_owned()), ..seen.clone() };
+        assert_eq!(contained.place(), Some("docker:0123456789ab"));
+        assert_eq!(contained.of_program(&seen).place(), None, "one of two, of which one is in a container");
+        let this = Process::read(Path::new("/proc"), std::process::id()).unwrap();
+        assert!(!this.place_unknown && this.place().is_some());
     }
 }

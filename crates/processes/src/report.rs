@@ -64,8 +64,15 @@ pub enum Report {
     Addresses(Vec<std::net::IpAddr>),
     /// The best method in use, and why it is not a better one.
     Method(Source, Option<String>),
+    /// Sockets that receive from anybody belong to the processes that were reported, until this time at least, in nanoseconds
+    /// since 1970.
+    Examined(u64),
     /// Number of sockets that were not examined, since the start.
     Lost(u64),
+    /// Events of sockets were lost until this time, in nanoseconds since 1970. Raw sockets that are open are reported again.
+    SocketsMissed(u64),
+    /// Events of translations were lost until this time, in nanoseconds since 1970.
+    TranslationsMissed(u64),
 }
 
 /// The identity of a socket among those that exist at one time.

@@ -3,24 +3,20 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
+use crate::netlink;
+
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const HEADER_BYTES: usize = 16;
+/// `struct inet_diag_req_v2`
+const REQUEST_BYTES: usize = 56;
 /// `struct inet_diag_msg`
 const MESSAGE_BYTES: usize = 72;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const TCP_LISTEN: u8 = 10;
-const BUFFER_BYTES: usize = 64 << 10;
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of sockets read in one scan; a host with more is scanned in part.
 pub const SOCKETS_MAX: usize = 1 << 18;
 
@@ -72,11 +68,7 @@ impl SocketDiagnostics {
     ///
     /// When the kernel has no sock_diag.
     pub fn open() -> io::Result<Self> {
-        let protocol = rustix::net::netlink::SOCK_DIAG;
-        let socket =
-            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(TIMEOUT))?;
-        Ok(Self(socket))
+        netlink::open(rustix::net::netlink::SOCK_DIAG).map(Self)
     }
 
     /// All sockets of TCP and UDP.
@@ -99,53 +91,22 @@ impl SocketDiagnostics {
     }
 
     fn dump(&self, protocol: Protocol, family: u8, into: &mut Vec<Socket>) -> io::Result<()> {
-        let request = request(protocol, family);
-        rustix::net::sendto(&self.0, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let (bytes, _) = rustix::net::recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty())?;
-            if parse(&buffer[..bytes], protocol, into)? {
-                return Ok(());
+        netlink::dump(&self.0, SOCK_DIAG_BY_FAMILY, &request(protocol, family), |kind, message| {
+            if kind == SOCK_DIAG_BY_FAMILY && into.len() < SOCKETS_MAX {
+                into.extend(socket(message, protocol));
             }
-        }
+            // The answer is read to its end, so that the next one does not begin with the rest.
+            true
+        })
     }
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`, for all states.
-fn request(protocol: Protocol, family: u8) -> [u8; HEADER_BYTES + 56] {
-    let mut request = [0; HEADER_BYTES + 56];
-    request[..4].copy_from_slice(&72u32.to_ne_bytes());
-    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    request[HEADER_BYTES] = family;
-    request[HEADER_BYTES + 1] = protocol.number();
-    request[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&u32::MAX.to_ne_bytes());
+/// A request for all states.
+fn request(protocol: Protocol, family: u8) -> [u8; REQUEST_BYTES] {
+    let mut request = [0; REQUEST_BYTES];
+    (request[0], request[1]) = (family, protocol.number());
+    request[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
     request
-}
-
-/// Reads a datagram; true at the end of the dump.
-fn parse(datagram: &[u8], protocol: Protocol, into: &mut Vec<Socket>) -> io::Result<bool> {
-    let mut rest = datagram;
-    while rest.len() >= HEADER_BYTES {
-        let u32_at = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
-        let length = usize::try_from(u32_at(0)).unwrap_or(usize::MAX);
-        let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-        if length < HEADER_BYTES || length > rest.len() {
-            return Err(io::Error::other("a message from the kernel is damaged"));
-        }
-        let payload = &rest[HEADER_BYTES..length];
-        match kind {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-            }
-            SOCK_DIAG_BY_FAMILY if into.len() < SOCKETS_MAX => into.extend(socket(payload, protocol)),
-            _ => {}
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
 }
 
 fn socket(message: &[u8], protocol: Protocol) -> Option<Socket> {

@@ -13,8 +13,12 @@ use crate::translations::{OtherSide, Translations};
 
 /// Maximum number of stored addresses of this host.
 const ADDRESSES_MAX: usize = 4096;
-/// Size of a socket without its process, including its map entries, in bytes.
-const SOCKET_BYTES: usize = 320;
+/// Size of a socket without its process, in bytes: with its part of tables that are as empty as they get.
+const SOCKET_BYTES: usize = 768;
+/// The part of it that stays until a socket that was forgotten before its turn comes to the end of the queue.
+const ORDER_BYTES: usize = 176;
+/// Maximum number of sockets of one name, so that no lookup reads more.
+const SIGHTS_MAX: usize = 256;
 
 /// The most recently seen sockets, and their processes.
 #[derive(Debug)]
@@ -26,9 +30,13 @@ pub struct SocketTable {
 #[derive(Debug, Default)]
 struct Inner {
     /// Sockets by name; reuses of a name are in order of time.
-    sockets: HashMap<SocketName, Vec<SocketSighting>>,
-    /// Sockets in the order of first sight.
+    sockets: HashMap<SocketName, VecDeque<SocketSighting>>,
+    /// Sockets in the order of first sight, and some that were forgotten before their turn.
     order: VecDeque<(SocketName, u64)>,
+    /// Number of sockets.
+    count: usize,
+    /// Until when it is known which processes share the sockets that scans found and that receive from anybody.
+    examined_ns: u64,
     addresses: HashSet<IpAddr>,
     method: Option<(Source, Option<String>)>,
     bytes: usize,
@@ -47,7 +55,18 @@ struct SocketSighting {
     first_ns: u64,
     /// `u64::MAX` while it is open.
     last_ns: u64,
+    /// [`Inner::examined_ns`] at its end.
+    examined_ns: u64,
     process: Arc<Process>,
+}
+
+impl SocketSighting {
+    fn end(&mut self, time_ns: u64, examined_ns: u64) {
+        if self.last_ns == u64::MAX {
+            self.examined_ns = examined_ns;
+        }
+        self.last_ns = self.last_ns.min(time_ns.max(self.first_ns));
+    }
 }
 
 /// Counts of a table.
@@ -76,26 +95,34 @@ impl SocketTable {
             Report::RawOpened { time_ns, id, protocol, is_v6, process } => {
                 let most = self.bytes_max / PART_DIVISOR;
                 inner.counts.forgotten += inner.raw.open(time_ns, id, (protocol, is_v6), *process, most);
+                inner.make_room(0, self.bytes_max);
             }
             Report::RawClosed { time_ns, id } => inner.raw.close(time_ns, id),
             Report::Translated { time_ns, translation } => {
                 let most = self.bytes_max / PART_DIVISOR;
                 inner.counts.forgotten += inner.translations.take(time_ns, translation, most);
+                inner.make_room(0, self.bytes_max);
             }
+            Report::Examined(time_ns) => inner.examined_ns = inner.examined_ns.max(time_ns),
             Report::NatUnseen(why) => inner.nat_unseen = why,
             Report::Addresses(addresses) => inner.addresses = addresses.into_iter().take(ADDRESSES_MAX).collect(),
             Report::Method(source, why) => inner.method = Some((source, why)),
             Report::Lost(lost) => inner.counts.lost = lost,
+            Report::SocketsMissed(time_ns) => {
+                // No scan sees sockets of other namespaces.
+                inner.end(time_ns, |process| process.other_namespace);
+                inner.raw.lost(time_ns);
+            }
+            Report::TranslationsMissed(time_ns) => inner.translations.end(time_ns),
         }
     }
 
     /// Marks all sockets as closed, because the watcher has ended.
     pub fn end(&self, time_ns: u64) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        for sight in inner.sockets.values_mut().flatten() {
-            sight.last_ns = sight.last_ns.min(time_ns.max(sight.first_ns));
-        }
+        inner.end(time_ns, |_| true);
         inner.raw.end(time_ns);
+        inner.translations.end(time_ns);
     }
 
     /// The processes of a session at its two ends, as far as they are on this host: the originator's, then the
@@ -141,7 +168,7 @@ impl SocketTable {
     /// Counts so far.
     pub fn counts(&self) -> Counts {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        Counts { sockets: inner.order.len() as u64, ..inner.counts }
+        Counts { sockets: inner.count as u64, ..inner.counts }
     }
 
     /// Bytes in use, at most those of [`Self::new`].
@@ -152,40 +179,69 @@ impl SocketTable {
 
 impl Inner {
     fn bytes_of_all(&self) -> usize {
-        self.bytes + self.raw.bytes + self.translations.bytes()
+        self.bytes + self.raw.bytes() + self.translations.bytes()
     }
 
     fn open(&mut self, time_ns: u64, socket: SocketName, process: Process, bytes_max: usize) {
         let cost = SOCKET_BYTES + process.bytes();
-        if cost > bytes_max {
+        self.close(time_ns, &socket);
+        if !self.make_room(cost, bytes_max) {
             self.counts.forgotten += 1;
             return;
         }
-        self.close(time_ns, &socket);
-        while self.bytes_of_all() + cost > bytes_max && self.forget_oldest() {}
         self.bytes += cost;
+        self.count += 1;
         self.order.push_back((socket, time_ns));
-        let sight = SocketSighting { first_ns: time_ns, last_ns: u64::MAX, process: Arc::new(process) };
-        self.sockets.entry(socket).or_default().push(sight);
+        let sight = SocketSighting { first_ns: time_ns, last_ns: u64::MAX, examined_ns: 0, process: Arc::new(process) };
+        let sights = self.sockets.entry(socket).or_default();
+        sights.push_back(sight);
+        if sights.len() > SIGHTS_MAX
+            && let Some(oldest) = sights.pop_front()
+        {
+            self.bytes -= SOCKET_BYTES - ORDER_BYTES + oldest.process.bytes();
+            self.count -= 1;
+            self.counts.forgotten += 1;
+        }
+    }
+
+    /// Forgets the oldest sockets until `cost` more bytes have room; false if they never do.
+    fn make_room(&mut self, cost: usize, bytes_max: usize) -> bool {
+        while self.bytes_of_all() + cost > bytes_max {
+            if !self.forget_oldest() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Marks the sockets of some processes as closed.
+    fn end(&mut self, time_ns: u64, of: impl Fn(&Process) -> bool) {
+        let examined_ns = self.examined_ns;
+        for sight in self.sockets.values_mut().flatten().filter(|sight| of(&sight.process)) {
+            sight.end(time_ns, examined_ns);
+        }
     }
 
     fn close(&mut self, time_ns: u64, socket: &SocketName) {
-        if let Some(sight) = self.sockets.get_mut(socket).and_then(|sights| sights.last_mut()) {
-            sight.last_ns = sight.last_ns.min(time_ns.max(sight.first_ns));
+        if let Some(sight) = self.sockets.get_mut(socket).and_then(VecDeque::back_mut) {
+            sight.end(time_ns, self.examined_ns);
         }
     }
 
     fn forget_oldest(&mut self) -> bool {
         let Some((socket, first_ns)) = self.order.pop_front() else { return false };
-        if let Some(sights) = self.sockets.get_mut(&socket) {
-            if let Some(at) = sights.iter().position(|sight| sight.first_ns == first_ns) {
-                let sight = sights.remove(at);
-                self.bytes -= SOCKET_BYTES + sight.process.bytes();
+        // Sockets of one name are forgotten in the order in which they came, so that it is the first one, or gone already.
+        match self.sockets.get_mut(&socket) {
+            Some(sights) if sights.front().is_some_and(|sight| sight.first_ns == first_ns) => {
+                let sight = sights.pop_front();
+                self.bytes -= SOCKET_BYTES + sight.map_or(0, |sight| sight.process.bytes());
+                self.count -= 1;
                 self.counts.forgotten += 1;
+                if sights.is_empty() {
+                    self.sockets.remove(&socket);
+                }
             }
-            if sights.is_empty() {
-                self.sockets.remove(&socket);
-            }
+            _ => self.bytes -= ORDER_BYTES,
         }
         true
     }
@@ -230,6 +286,13 @@ impl Inner {
     #[expect(clippy::option_option, reason = "no socket was seen, or the socket is ambiguous")]
     fn only_one(&self, name: &SocketName, lived: SessionLifetime) -> Option<Option<&Process>> {
         let Some(sights) = self.sockets.get(name) else { return Some(None) };
+        // A socket that receives from anybody may have been shared since it was last examined.
+        let is_examined = |sight: &&SocketSighting| {
+            let until_ns = if sight.last_ns == u64::MAX { self.examined_ns } else { sight.examined_ns };
+            name.remote.port() != 0
+                || sight.process.source == Source::Ebpf
+                || lived.first_ns <= until_ns.max(sight.first_ns)
+        };
         let mut fitting = sights
             .iter()
             .filter(|sight| sight.first_ns <= lived.seen_until_ns() && sight.last_ns >= lived.first_ns)
@@ -237,6 +300,7 @@ impl Inner {
             .filter(|sight| sight.first_ns <= lived.last_ns || sights.len() == 1);
         match (fitting.next(), fitting.next()) {
             (None, _) => Some(None),
+            (Some(one), None) if !is_examined(&one) => None,
             (Some(one), None) => Some(Some(&one.process)),
             (Some(one), Some(other)) if one.process == other.process => Some(Some(&one.process)),
             _ => None,

@@ -1,6 +1,7 @@
 //! Real sockets of real processes.
 
 mod servers;
+mod storms;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -168,25 +169,6 @@ fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
 }
 
 #[test]
-fn a_million_connections_stay_within_the_bytes_of_the_table_and_are_counted() {
-    let _alone = alone();
-    let table = SocketTable::new(64 << 10);
-    for number in 0..1_000_000u32 {
-        let socket = SocketName {
-            protocol: Protocol::Udp,
-            local: SocketAddr::new(Ipv4Addr::from(number).into(), 1),
-            remote: "10.0.0.2:80".parse().unwrap(),
-        };
-        let process = Process { path: Some("/usr/bin/x".repeat(3)), ..Process::only_user(number) };
-        table.take(Report::Open { time_ns: u64::from(number), socket, process: Box::new(process) });
-        assert!(table.bytes() <= 64 << 10);
-    }
-    let counts = table.counts();
-    assert_eq!(counts.sockets + counts.forgotten, 1_000_000);
-    assert!(counts.sockets > 50, "{counts:?}");
-}
-
-#[test]
 fn sockets_that_are_gone_are_reported_once() {
     let _alone = alone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -323,8 +305,14 @@ fn share_a_port(tracer: Option<Tracer>) {
     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let server = |first_ns| table.of_session(Protocol::Udp, from, to, open_now(first_ns))[1].clone();
-    look();
-    assert_eq!(server(now_ns()).unwrap().pid, Some(std::process::id()), "alone");
+    let alone_ns = now_ns();
+    // While other programs are started, it is examined from time to time only.
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while server(alone_ns).is_none() && std::time::Instant::now() < until {
+        look();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(server(alone_ns).unwrap().pid, Some(std::process::id()), "alone");
     let script = format!(
         "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); \
          s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(('0.0.0.0', {port})); \

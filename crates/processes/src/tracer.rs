@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,10 +16,9 @@ use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, SockOps};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
-use crate::container::Cgroup;
-use crate::process::{Certainty, Process, Source};
+use crate::events::{ProcessKey, SocketEvent, TICK_NS, parse_process};
+use crate::process::{Process, Source};
 use crate::report::SocketName;
-use crate::sockets::Protocol;
 
 /// The programs, compiled from `bpf/sockets.bpf.c`.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!("../bpf/sockets.bpf.o");
@@ -32,17 +31,8 @@ const WAITING_MAX: usize = 65_536;
 const OWN_SOCKETS_MAX: usize = 16;
 /// Maximum number of events that are read until the first own one.
 const EVENTS_AT_START_MAX: usize = 65_536;
-/// Clock ticks of `/proc/PID/stat` are hundredths of a second (`USER_HZ`).
-const TICK_NS: u64 = 10_000_000;
-
-const PART_BYTES: usize = 96;
-const PATH_DEPTH: usize = 20;
-const CGROUP_DEPTH: usize = 8;
-const AF_INET: u8 = 2;
-const PROCESS: u32 = 1;
-const OPENED: u32 = 2;
-const CLOSED: u32 = 3;
-
+/// Maximum number of processes that one call of [`Tracer::read`] reads from `/proc`.
+const PROC_READS_MAX: usize = 64;
 /// Why sockets cannot be traced in the kernel.
 #[derive(Debug)]
 pub enum TracerError {
@@ -122,15 +112,6 @@ pub struct TracedRaw {
     pub process: Arc<Process>,
 }
 
-/// A program in execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ProcessKey {
-    start_ns: u64,
-    exec_id: u64,
-    pid: u32,
-    uid: u32,
-}
-
 /// The running programs, and what they have reported.
 pub struct Tracer {
     /// The programs are detached when this is dropped.
@@ -145,6 +126,7 @@ pub struct Tracer {
     /// Sockets whose process was never described.
     unknown: u64,
     raw: Vec<TracedRaw>,
+    proc_reads: usize,
 }
 
 impl std::fmt::Debug for Tracer {
@@ -181,6 +163,7 @@ impl Tracer {
             namespace: 0,
             unknown: 0,
             raw: Vec::new(),
+            proc_reads: 0,
         };
         tracer.find_namespace()?;
         Ok(tracer)
@@ -214,6 +197,7 @@ impl Tracer {
     /// Appends what was reported since the last call.
     pub fn read(&mut self, sockets: &mut Vec<TracedSocket>) {
         let offset_ns = realtime_offset_ns();
+        self.proc_reads = 0;
         while sockets.len() + self.raw.len() < WAITING_MAX {
             let Some(event) = self.events.next() else { break };
             if let Some((key, process)) = parse_process(&event) {
@@ -223,9 +207,18 @@ impl Tracer {
             }
             let Some(parsed) = SocketEvent::parse(&event) else { continue };
             drop(event);
-            let Some(process) = self.process(&parsed.process) else {
-                self.unknown += 1;
-                continue;
+            let process = match self.process(&parsed.process) {
+                Some(process) => process,
+                // A raw socket that is left out would make another one the only one.
+                None if parsed.raw.is_some() => {
+                    self.unknown += u64::from(!parsed.is_closed);
+                    let unknown = Process::only_user(parsed.process.uid);
+                    Arc::new(Process { source: Source::Ebpf, ..unknown })
+                }
+                None => {
+                    self.unknown += 1;
+                    continue;
+                }
             };
             if let Some(id) = parsed.raw {
                 let is_v6 = parsed.socket.local.is_ipv6();
@@ -260,13 +253,20 @@ impl Tracer {
         // Where the unified hierarchy names no container, another one may.
         if process.container.is_none()
             && process.unit.is_none()
-            && let Some(now) = Process::read(&self.proc, key.pid)
+            && let Some(now) = self.read_process(key.pid)
             && now.start_ticks == process.start_ticks
         {
             (process.container, process.pod, process.unit) = (now.container, now.pod, now.unit);
+            process.place_unknown = now.place_unknown;
             process.path = process.path.or(now.path);
         }
         self.remember(key, Arc::new(process));
+    }
+
+    /// Reads a process, as long as this call may.
+    fn read_process(&mut self, pid: u32) -> Option<Process> {
+        self.proc_reads += 1;
+        (self.proc_reads <= PROC_READS_MAX).then(|| Process::read(&self.proc, pid)).flatten()
     }
 
     fn remember(&mut self, key: ProcessKey, process: Arc<Process>) {
@@ -285,7 +285,7 @@ impl Tracer {
         if let Some(process) = self.processes.get(key) {
             return Some(Arc::clone(process));
         }
-        let process = Process::read(&self.proc, key.pid)?;
+        let process = self.read_process(key.pid)?;
         let is_same = process.start_ticks == Some(key.start_ns / TICK_NS);
         let process = is_same.then(|| Arc::new(Process { source: Source::Ebpf, ..process }))?;
         self.remember(*key, Arc::clone(&process));
@@ -319,139 +319,6 @@ fn cgroup2(proc: &Path) -> Result<PathBuf, TracerError> {
     mount.map(PathBuf::from).ok_or(TracerError::NoCgroup2)
 }
 
-/// A `struct socket_event`.
-struct SocketEvent {
-    socket: SocketName,
-    /// The identity of a raw or an ICMP socket.
-    raw: Option<u64>,
-    /// The number of the IP protocol.
-    number: u8,
-    is_closed: bool,
-    since_ns: u64,
-    now_ns: u64,
-    namespace: u64,
-    process: ProcessKey,
-}
-
-impl SocketEvent {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Fields(bytes);
-        let kind = reader.u32()?;
-        if kind != OPENED && kind != CLOSED {
-            return None;
-        }
-        let [family, protocol] = reader.array()?;
-        let (local_port, remote_port) = (reader.u16()?, reader.u16()?);
-        let [is_raw, ..] = reader.array::<6>()?;
-        let cookie = reader.u64()?;
-        let (since_ns, now_ns, namespace) = (reader.u64()?, reader.u64()?, reader.u64()?);
-        let process = reader.process_key()?;
-        let mut end = |port| -> Option<SocketAddr> {
-            let bytes: [u8; 16] = reader.array()?;
-            let ip = match family {
-                AF_INET => IpAddr::from(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
-                _ => IpAddr::from(Ipv6Addr::from(bytes)).to_canonical(),
-            };
-            Some(SocketAddr::new(ip, port))
-        };
-        let (mut local, mut remote) = (end(local_port)?, end(remote_port)?);
-        // A raw socket has its family alone; a mapped address would hide it.
-        if is_raw != 0 && family != AF_INET {
-            local.set_ip(Ipv6Addr::UNSPECIFIED.into());
-        }
-        // A mapped address is of IPv4 at both ends, or else the socket receives from anybody.
-        if remote_port == 0 {
-            let any = if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-            remote.set_ip(any);
-        }
-        let raw = (is_raw != 0).then_some(cookie);
-        let number = protocol;
-        let protocol = match protocol {
-            6 => Protocol::Tcp,
-            17 => Protocol::Udp,
-            _ if raw.is_some() => Protocol::Udp,
-            _ => return None,
-        };
-        let socket = SocketName { protocol, local, remote };
-        Some(Self { socket, raw, number, is_closed: kind == CLOSED, since_ns, now_ns, namespace, process })
-    }
-}
-
-/// Reads a `struct process_event`.
-fn parse_process(bytes: &[u8]) -> Option<(ProcessKey, Process)> {
-    let mut reader = Fields(bytes);
-    if reader.u32()? != PROCESS {
-        return None;
-    }
-    let ppid = reader.u32()?;
-    let key = reader.process_key()?;
-    let name: [u8; 16] = reader.array()?;
-    let mut parts = |depth: usize| (0..depth).map(|_| reader.array::<PART_BYTES>()).collect::<Option<Vec<_>>>();
-    let (path, cgroup, cgroup_v1) = (parts(PATH_DEPTH)?, parts(CGROUP_DEPTH)?, parts(CGROUP_DEPTH)?);
-    let [cgroup, v1] =
-        [cgroup, cgroup_v1].map(|parts| joined(&parts).map(|path| Cgroup::of_path(&path)).unwrap_or_default());
-    let cgroup = cgroup.or(v1);
-    let process = Process {
-        pid: Some(key.pid),
-        name: Some(text(&name)),
-        path: joined(&path).filter(|path| path.len() > 1),
-        uid: key.uid,
-        ppid: Some(ppid),
-        start_ticks: Some(key.start_ns / TICK_NS),
-        container: cgroup.container,
-        pod: cgroup.pod,
-        unit: cgroup.unit,
-        other_namespace: false,
-        source: Source::Ebpf,
-        certainty: Certainty::Socket,
-    };
-    Some((key, process.cut()))
-}
-
-/// A path from its parts, the last one first; `None` if it is cut, because half a path would name another program.
-fn joined(parts: &[[u8; PART_BYTES]]) -> Option<String> {
-    let is_cut =
-        |part: &[u8; PART_BYTES]| part[PART_BYTES - 2] != 0 && part[..PART_BYTES - 1].iter().all(|byte| *byte != 0);
-    if parts.iter().any(is_cut) || parts.last().is_some_and(|last| last[0] != 0) {
-        return None;
-    }
-    let names = parts.iter().rev().map(|part| text(part)).filter(|name| !name.is_empty());
-    Some(format!("/{}", names.collect::<Vec<_>>().join("/")))
-}
-
-/// The text before the first zero.
-fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// Reads the fields of a structure of the kernel's side.
-struct Fields<'b>(&'b [u8]);
-
-impl Fields<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_ne_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_ne_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_ne_bytes)
-    }
-
-    fn process_key(&mut self) -> Option<ProcessKey> {
-        Some(ProcessKey { start_ns: self.u64()?, exec_id: self.u64()?, pid: self.u32()?, uid: self.u32()? })
-    }
-}
-
 /// What the kernel's monotonic clock is behind the time since 1970.
 fn realtime_offset_ns() -> u64 {
     use rustix::time::{ClockId, clock_gettime};
@@ -460,32 +327,4 @@ fn realtime_offset_ns() -> u64 {
         u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
     };
     ns(ClockId::Realtime).saturating_sub(ns(ClockId::Monotonic))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn part(name: &str) -> [u8; PART_BYTES] {
-        let mut part = [0; PART_BYTES];
-        let len = name.len().min(PART_BYTES - 1);
-        part[..len].copy_from_slice(&name.as_bytes()[..len]);
-        part
-    }
-
-    #[test]
-    fn a_path_is_joined_from_its_end_and_never_cut() {
-        let end = part("");
-        assert_eq!(joined(&[part("curl"), part("bin"), end, part("usr"), end]).as_deref(), Some("/usr/bin/curl"));
-        assert_eq!(joined(&[end, end]).as_deref(), Some("/"));
-        assert_eq!(joined(&[part("curl"), part("bin")]), None, "deeper than what was copied");
-        assert_eq!(joined(&[part(&"x".repeat(200)), end]), None, "a name longer than what was copied");
-        assert_eq!(joined(&[part(&"x".repeat(94)), end]), Some(format!("/{}", "x".repeat(94))));
-    }
-
-    #[test]
-    fn an_event_that_is_too_short_is_left_out() {
-        assert!(SocketEvent::parse(&[2, 0, 0, 0, 2]).is_none());
-        assert!(parse_process(&[1, 0, 0, 0]).is_none());
-    }
 }

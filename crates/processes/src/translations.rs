@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use crate::conntrack::Translation;
 use crate::lifetime::SessionLifetime;
 
-/// Size of a translation with its map entries, in bytes.
-const TRANSLATION_BYTES: usize = 512;
+/// Size of a translation, in bytes: with its part of tables that are as empty as they get.
+const TRANSLATION_BYTES: usize = 1280;
+/// Maximum number of translations of the same ends that one lookup examines.
+const EXAMINED_MAX: usize = 64;
 /// Time after the last packet of a session at which the kernel may still report its translation.
 const LATE_NS: u64 = 1_000_000_000;
 
@@ -37,7 +39,8 @@ pub(crate) struct Translations {
     seen: VecDeque<Sighting>,
     /// Number of the first in `seen`.
     first: u64,
-    by_ends: HashMap<Ends, Vec<u64>>,
+    /// Their numbers, in the order in which they were seen.
+    by_ends: HashMap<Ends, VecDeque<u64>>,
 }
 
 fn key(protocol: u8, [a, b]: [SocketAddr; 2]) -> Ends {
@@ -52,7 +55,7 @@ impl Translations {
     /// Notes a change. Returns how many older ones were forgotten, so that all take at most `bytes_max` bytes.
     pub(crate) fn take(&mut self, time_ns: u64, translation: Translation, bytes_max: usize) -> u64 {
         let before = key(translation.protocol, translation.before);
-        let known = self.by_ends.get(&before).and_then(|numbers| numbers.last().copied());
+        let known = self.by_ends.get(&before).and_then(|numbers| numbers.back().copied());
         let known = known.and_then(|number| self.seen.get_mut(usize::try_from(number - self.first).ok()?));
         let known = known.filter(|sighting| sighting.last_ns == u64::MAX);
         if let Some(sighting) = known {
@@ -66,7 +69,7 @@ impl Translations {
         }
         let number = self.first + self.seen.len() as u64;
         for ends in [translation.before, translation.after] {
-            self.by_ends.entry(key(translation.protocol, ends)).or_default().push(number);
+            self.by_ends.entry(key(translation.protocol, ends)).or_default().push_back(number);
         }
         self.seen.push_back(Sighting { translation, first_ns: time_ns, last_ns: u64::MAX });
         let mut forgotten = 0;
@@ -81,7 +84,7 @@ impl Translations {
         for ends in [translation.before, translation.after] {
             let key = key(translation.protocol, ends);
             if let Some(numbers) = self.by_ends.get_mut(&key) {
-                numbers.retain(|number| *number != self.first);
+                numbers.pop_front_if(|number| *number == self.first);
                 if numbers.is_empty() {
                     self.by_ends.remove(&key);
                 }
@@ -91,13 +94,27 @@ impl Translations {
         true
     }
 
+    /// Marks all translations as over.
+    pub(crate) fn end(&mut self, time_ns: u64) {
+        for sighting in &mut self.seen {
+            sighting.last_ns = sighting.last_ns.min(time_ns.max(sighting.first_ns));
+        }
+    }
+
     /// The other side of a session; `None` also if it is not clear which one.
     pub(crate) fn find(&self, protocol: u8, ends: [SocketAddr; 2], lived: SessionLifetime) -> Option<OtherSide> {
         let numbers = self.by_ends.get(&key(protocol, ends))?;
-        let sightings = numbers.iter().filter_map(|number| self.seen.get(usize::try_from(number - self.first).ok()?));
-        let mut fitting = sightings.filter(|sighting| {
-            sighting.first_ns <= lived.last_ns.saturating_add(LATE_NS) && sighting.last_ns >= lived.first_ns
-        });
+        let at = |number: &u64| self.seen.get(usize::try_from(number - self.first).ok()?);
+        let until_ns = lived.last_ns.saturating_add(LATE_NS);
+        let begun = numbers.partition_point(|number| at(number).is_some_and(|sighting| sighting.first_ns <= until_ns));
+        let examined = begun.saturating_sub(EXAMINED_MAX)..begun;
+        let is_cut = examined.start > 0;
+        let sightings = numbers.range(examined).filter_map(at);
+        let mut fitting = sightings.filter(|sighting| sighting.last_ns >= lived.first_ns).peekable();
+        // What was not examined may fit too.
+        if is_cut && fitting.peek().is_none_or(|first| first.first_ns > lived.first_ns) {
+            return None;
+        }
         let found = fitting.next()?;
         if fitting.any(|other| other.translation != found.translation) {
             return None;
@@ -154,6 +171,22 @@ mod tests {
         let two = Translation { before: [SocketAddr::from(([10, 0, 0, 3], 9)), one.before[1]], ..one };
         table.take(19 * SECOND, two, 1 << 20);
         assert_eq!(table.find(6, one.after, at(12, 30)), None, "not clear");
+    }
+
+    #[test]
+    fn translations_end_when_their_events_are_lost_and_many_of_the_same_ends_take_no_longer() {
+        let mut table = Translations::default();
+        let one = masqueraded(4000);
+        table.take(10 * SECOND, one, 1 << 20);
+        table.end(20 * SECOND);
+        assert!(table.find(6, one.before, at(15, 30)).is_some(), "it began before");
+        assert_eq!(table.find(6, one.before, at(21, 30)), None, "its end may be among the events that were lost");
+        for number in 0..1000 {
+            table.take((100 + number) * SECOND, one, 1 << 20);
+            table.take((100 + number) * SECOND + 1, Translation { is_over: true, ..one }, 1 << 20);
+        }
+        assert!(table.find(6, one.before, at(1099, 1099)).is_some());
+        assert!(table.find(6, one.before, at(500, 500)).is_some());
     }
 
     #[test]

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::conntrack::Conntrack;
-use crate::owners;
+use crate::host::{addresses, forks, processor_time};
+use crate::known::{KnownSocket, name_of};
+use crate::owners::{self, Holders};
 use crate::process::{Certainty, Process, Source};
 use crate::raw::{self, RawWatch};
 use crate::report::{Report, SocketName};
@@ -33,36 +35,20 @@ const TRIES: u8 = 3;
 const KNOWN_MAX: usize = 1 << 17;
 /// Interval of writes even if nothing has changed.
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
-/// Interval at which the holders of sockets that receive from anybody are examined again: a server may share them with workers.
-const HOLDERS_INTERVAL: Duration = Duration::from_secs(5);
+/// Minimum time between two examinations of the holders of sockets that receive from anybody, while processes are started: a
+/// server may share them with workers.
+const HOLDERS_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum time between them: a socket can also be passed on to another process that was there before.
+const HOLDERS_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// Interval at which raw sockets from before the tracer are looked for.
+const RAW_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between two listings of all raw sockets, after events were lost.
+const MISSED_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of reports of the host's addresses.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Maximum number of other sockets of one name that are examined.
-const OTHERS_MAX: usize = 64;
-
-/// An existing socket, or several that share a name (`SO_REUSEPORT`).
-#[derive(Clone, Debug, Default)]
-struct KnownSocket {
-    /// 0 for a socket that no scan has seen yet.
-    inode: u32,
-    tries: u8,
-    reported: bool,
-    /// The process id that was reported.
-    pid: Option<u32>,
-    /// Whether the tracer reported a socket that receives from anybody. A service manager binds such sockets for others, so
-    /// a scan looks for the process that holds it.
-    is_held_by_others: bool,
-    /// The last time at which the reported process was known to hold it alone.
-    alone_ns: u64,
-    /// Other sockets of this name that the same program has.
-    others: Vec<u32>,
-    /// Whether these belong to several processes.
-    is_of_several: bool,
-    /// Whether different programs have sockets of this name, so that none of them is named.
-    is_shared: bool,
-    round: u64,
-}
+/// Maximum number of sockets with the name of another one that one scan examines.
+const SHARING_MAX: usize = 4096;
 
 /// The state of a watcher.
 #[derive(Debug)]
@@ -80,6 +66,13 @@ pub struct Watcher<'p> {
     last_ns: u64,
     /// When the holders of sockets that receive from anybody were last examined.
     examined: Option<Instant>,
+    /// The number of processes that were started until then.
+    forks: Option<u64>,
+    raw_looked: Option<(Instant, u64)>,
+    /// What the tracer had lost when raw sockets were last listed, and when that was.
+    missed: (u64, Option<Instant>),
+    /// Processor time that was used beside scans.
+    used_beside: Duration,
     addresses: Vec<IpAddr>,
     addressed: Option<Instant>,
 }
@@ -101,6 +94,10 @@ impl<'p> Watcher<'p> {
             raw: RawWatch::default(),
             conntrack: None,
             examined: None,
+            forks: None,
+            raw_looked: None,
+            missed: (0, None),
+            used_beside: Duration::ZERO,
             round: 0,
             lost: 0,
             last_ns: 0,
@@ -152,12 +149,13 @@ impl<'p> Watcher<'p> {
             if let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
                 return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) };
             }
-            let used = processor_time().saturating_sub(used_before);
+            let used = processor_time().saturating_sub(used_before) + std::mem::take(&mut self.used_beside);
             self.rest((used * REST).clamp(PAUSE_MIN, PAUSE_MAX));
         }
     }
 
-    /// Rests before the next scan. The ring buffer of the tracer does not wait so long.
+    /// Rests before the next scan. The buffers of the kernel do not wait so long; what reading them takes counts for the next
+    /// rest.
     fn rest(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {
@@ -166,9 +164,14 @@ impl<'p> Watcher<'p> {
                 return;
             }
             std::thread::sleep(left.min(PAUSE_MIN));
+            let before = processor_time();
             if let Some(tracer) = &mut self.tracer {
                 tracer.read(&mut self.traced);
             }
+            if let Some(conntrack) = &mut self.conntrack {
+                conntrack.fetch();
+            }
+            self.used_beside += processor_time().saturating_sub(before);
         }
     }
 
@@ -183,14 +186,12 @@ impl<'p> Watcher<'p> {
         let (before_ns, lost_before) = (self.last_ns, self.lost());
         self.take_traced(&mut reports);
         self.take_translations(&mut reports);
-        // The tracer sees all raw sockets but those that were there before it.
-        if self.tracer.is_none() || self.round == 0 {
-            self.raw.look(self.proc, &mut reports);
-        }
+        self.look_at_raw(&mut reports);
         self.diagnostics.sockets(&mut self.sockets)?;
         self.last_ns = now_ns();
         self.round += 1;
-        let (unreported, sharing) = self.note_sockets();
+        let examines = self.is_to_examine();
+        let (unreported, sharing) = self.note_sockets(examines);
         self.known.retain(|socket, known| {
             let is_there = known.round == self.round;
             if !is_there && known.reported {
@@ -201,10 +202,58 @@ impl<'p> Watcher<'p> {
         if !(unreported.is_empty() && sharing.is_empty()) {
             self.name(&unreported, &sharing, &mut reports);
         }
+        if examines || self.is_examined() {
+            reports.push(Report::Examined(self.last_ns));
+        }
         if self.lost() != lost_before {
             reports.push(Report::Lost(self.lost()));
         }
         Ok(reports)
+    }
+
+    /// Whether the holders of sockets that receive from anybody are to be examined in this scan.
+    fn is_to_examine(&mut self) -> bool {
+        let since = self.examined.map(|at| at.elapsed());
+        let examines = since.is_none_or(|since| {
+            since >= HOLDERS_INTERVAL_MAX
+                || (since >= HOLDERS_INTERVAL && (self.forks.is_none() || !self.is_examined()))
+        });
+        if examines {
+            (self.examined, self.forks) = (Some(Instant::now()), forks(self.proc));
+        }
+        examines
+    }
+
+    /// Whether no process was started since the last examination, so that nobody can have inherited a socket.
+    fn is_examined(&self) -> bool {
+        self.forks.is_some() && self.forks == forks(self.proc)
+    }
+
+    /// Looks for raw sockets: all of them without the tracer, which sees all but those that were there before it. When it has
+    /// lost events, all of them again.
+    fn look_at_raw(&mut self, reports: &mut Vec<Report>) {
+        let now_ns = now_ns();
+        let last_ns = self.raw_looked.map_or(now_ns, |(_, last_ns)| last_ns);
+        let Some(tracer) = &self.tracer else {
+            self.raw.look(self.proc, (last_ns, now_ns), reports);
+            self.raw_looked = Some((Instant::now(), now_ns));
+            return;
+        };
+        let lost = tracer.lost();
+        let has_missed = lost != self.missed.0 && self.missed.1.is_none_or(|at| at.elapsed() >= MISSED_INTERVAL);
+        if has_missed {
+            self.missed = (lost, Some(Instant::now()));
+            reports.push(Report::SocketsMissed(now_ns));
+            self.raw.forget();
+        }
+        if has_missed || self.raw_looked.is_none() {
+            self.raw.look(self.proc, (last_ns, now_ns), reports);
+        } else if self.raw_looked.is_some_and(|(at, _)| at.elapsed() >= RAW_INTERVAL) {
+            self.raw.look_at_known(self.proc, last_ns, reports);
+        } else {
+            return;
+        }
+        self.raw_looked = Some((Instant::now(), now_ns));
     }
 
     fn lost(&self) -> u64 {
@@ -216,6 +265,9 @@ impl<'p> Watcher<'p> {
         let mut translations = Vec::new();
         conntrack.read(&mut translations);
         let time_ns = now_ns();
+        if conntrack.take_missed() {
+            reports.push(Report::TranslationsMissed(time_ns));
+        }
         reports.extend(translations.into_iter().map(|translation| Report::Translated { time_ns, translation }));
     }
 
@@ -285,12 +337,8 @@ impl<'p> Watcher<'p> {
 
     /// Stores the existing sockets. Returns those that were not reported yet, and those that share a name with another one
     /// and were not examined yet.
-    fn note_sockets(&mut self) -> (Vec<Socket>, Vec<Socket>) {
-        let (mut unreported, mut sharing) = (Vec::new(), Vec::new());
-        let examines = self.examined.is_none_or(|at| at.elapsed() >= HOLDERS_INTERVAL);
-        if examines {
-            self.examined = Some(Instant::now());
-        }
+    fn note_sockets(&mut self, examines: bool) -> (Vec<Socket>, Vec<Socket>) {
+        let (mut unreported, mut sharing): (Vec<Socket>, Vec<Socket>) = (Vec::new(), Vec::new());
         for socket in &self.sockets {
             // A socket that no process has open is being closed by the kernel, or was never connected.
             if socket.inode == 0 || (socket.local.port() == 0) {
@@ -313,7 +361,12 @@ impl<'p> Watcher<'p> {
                         unreported.push(*socket);
                     }
                 }
-                Some(_) => sharing.push(*socket),
+                Some(known) => {
+                    if !known.others.contains(&socket.inode) {
+                        sharing.push(*socket);
+                    }
+                    known.others_there += 1;
+                }
                 None if is_full => self.lost += 1,
                 None => {
                     let known = KnownSocket { inode: socket.inode, round: self.round, ..KnownSocket::default() };
@@ -324,12 +377,34 @@ impl<'p> Watcher<'p> {
         }
         // A socket that took the place of another one, which is not listed any more, is reported by the next scan.
         sharing.retain(|socket| {
-            let known = self.known.get(&name_of(socket));
-            known.is_some_and(|known| {
-                known.round == self.round && !known.is_shared && !known.others.contains(&socket.inode)
-            })
+            self.known.get(&name_of(socket)).is_some_and(|known| known.round == self.round && !known.is_shared)
         });
+        sharing.truncate(SHARING_MAX);
+        self.forget_others();
         (unreported, sharing)
+    }
+
+    /// Forgets the other sockets of a name that are not there any more, such as those of workers that were replaced.
+    fn forget_others(&mut self) {
+        let mut fewer: HashSet<SocketName> = HashSet::new();
+        for (name, known) in &mut self.known {
+            if std::mem::take(&mut known.others_there) < known.others.len() {
+                fewer.insert(*name);
+            }
+        }
+        if !fewer.is_empty() {
+            let there: HashSet<u32> = self
+                .sockets
+                .iter()
+                .filter(|socket| fewer.contains(&name_of(socket)))
+                .map(|socket| socket.inode)
+                .collect();
+            for name in &fewer {
+                if let Some(known) = self.known.get_mut(name) {
+                    known.others.retain(|inode| there.contains(inode));
+                }
+            }
+        }
     }
 
     /// Finds the processes of sockets. Those that are `sharing` have the name of another one.
@@ -337,29 +412,18 @@ impl<'p> Watcher<'p> {
         let of_name = |socket: &Socket| self.known.get(&name_of(socket)).map(|known| known.inode);
         let inodes = sockets.iter().chain(sharing).map(|socket| socket.inode);
         let wanted: HashSet<u32> = inodes.chain(sharing.iter().filter_map(of_name)).collect();
-        let mut holders = Holders { proc: self.proc, pids: owners::find(self.proc, &wanted), read: HashMap::new() };
+        let mut holders = Holders::new(self.proc, owners::find(self.proc, &wanted));
         for socket in sharing {
-            let name = name_of(socket);
-            let Some(known) = self.known.get_mut(&name) else { continue };
-            let (mine, other) = (holders.program(known.inode, true), holders.program(socket.inode, true));
-            let path = |process: &Option<Process>| process.as_ref().and_then(|process| process.path.clone());
-            if path(&mine).is_some() && path(&mine) == path(&other) && known.others.len() < OTHERS_MAX {
-                known.others.push(socket.inode);
-                let pid = |process: &Option<Process>| process.as_ref().and_then(|process| process.pid);
-                if let (Some(mine), Some(other)) = (&mine, &other)
-                    && pid(&Some(mine.clone())) != pid(&Some(other.clone()))
-                {
-                    let process = Box::new(mine.clone().of_program(other));
-                    reports.push(Report::Open { time_ns: known.alone_ns.max(1), socket: name, process });
-                    (known.is_of_several, known.reported, known.pid) = (true, true, None);
-                }
+            let Some(known) = self.known.get_mut(&name_of(socket)) else { continue };
+            // A process that ends meanwhile is no other program.
+            let is_held = |inode| holders.hold(inode);
+            if !(is_held(known.inode) && is_held(socket.inode)) && known.tries < TRIES {
+                known.tries += 1;
                 continue;
             }
-            if known.reported {
-                reports.push(Report::Closed { time_ns: self.last_ns, socket: name });
-            }
-            (known.is_shared, known.reported) = (true, true);
-            self.lost += 1;
+            let (mine, other) = (holders.program(known.inode, true), holders.program(socket.inode, true));
+            let is_lost = known.share(socket, [mine, other], self.last_ns, reports);
+            self.lost += u64::from(is_lost);
         }
         for socket in sockets {
             let name = name_of(socket);
@@ -368,7 +432,7 @@ impl<'p> Watcher<'p> {
                 continue;
             }
             known.tries = known.tries.saturating_add(1);
-            let is_held = holders.pids.contains_key(&socket.inode);
+            let is_held = holders.hold(socket.inode);
             let process = match holders.program(socket.inode, socket.remote.port() == 0) {
                 Some(process) if known.reported && process.pid == known.pid => {
                     known.alone_ns = self.last_ns;
@@ -400,67 +464,4 @@ impl<'p> Watcher<'p> {
             reports.push(Report::Addresses(addresses));
         }
     }
-}
-
-fn name_of(socket: &Socket) -> SocketName {
-    SocketName { protocol: socket.protocol, local: socket.local, remote: socket.remote }
-}
-
-/// The processes that hold sockets, each read once.
-struct Holders<'p> {
-    proc: &'p Path,
-    pids: HashMap<u32, Vec<u32>>,
-    read: HashMap<u32, Option<Process>>,
-}
-
-impl Holders<'_> {
-    /// The owner of a socket; see [`one_program`].
-    fn program(&mut self, inode: u32, receives_from_anybody: bool) -> Option<Process> {
-        let pids = self.pids.get(&inode)?;
-        let (proc, read) = (self.proc, &mut self.read);
-        let processes =
-            pids.iter().filter_map(|pid| read.entry(*pid).or_insert_with(|| Process::read(proc, *pid)).clone());
-        one_program(processes.collect(), receives_from_anybody)
-    }
-}
-
-/// The owner of a socket that several processes of one program hold; `None` if they run different programs. A connection
-/// belongs to the oldest of them, which opened or accepted it. A listener that a server shares with its workers belongs to
-/// none of them: which one accepts is not known.
-fn one_program(processes: Vec<Process>, receives_from_anybody: bool) -> Option<Process> {
-    let same = processes.windows(2).all(|pair| pair[0].path == pair[1].path && pair[0].path.is_some());
-    if !same {
-        return None;
-    }
-    if receives_from_anybody {
-        return processes.into_iter().reduce(|one, other| one.of_program(&other));
-    }
-    processes.into_iter().min_by_key(|process| (process.start_ticks, process.pid))
-}
-
-/// The addresses of this host: those of IPv4 from `fib_trie`, those of IPv6 from `if_inet6`.
-fn addresses(fib_trie: &str, if_inet6: &str) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    let mut last = None;
-    for line in fib_trie.lines().map(str::trim) {
-        if let Some(address) = line.strip_prefix("|-- ") {
-            last = address.parse::<IpAddr>().ok();
-        } else if line.starts_with("/32 host LOCAL") {
-            addresses.extend(last);
-        }
-    }
-    let of_v6 = |line: &str| {
-        let digits = line.split_ascii_whitespace().next()?;
-        Some(IpAddr::from(u128::from_str_radix(digits, 16).ok()?.to_be_bytes()))
-    };
-    addresses.extend(if_inet6.lines().filter_map(of_v6));
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
-}
-
-/// The processor time that this thread has used.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -161,7 +161,7 @@ impl Attribution {
                 );
             }
             (false, true) if is_icmp => return Self::unknown("the kernel itself answers ICMP"),
-            (true, _) if is_icmp && one_way => {
+            (true, _) if is_icmp && (one_way || is_of_kernel(number, originator.port())) => {
                 return Self::unknown("the kernel itself sends such messages of ICMP");
             }
             (true, _) => SessionEnd::Originator,
@@ -175,6 +175,9 @@ impl Attribution {
                 Self { process: Some(FlowProcess { process: *process, end }), ..Self::default() }
             }
             RawOwner::Several => Self::unknown("several programs had a raw socket that could have sent it"),
+            RawOwner::Incomplete => {
+                Self::unknown("a raw socket that could have sent it may have been missed or forgotten")
+            }
             RawOwner::Nobody => Self::unknown(
                 "no raw socket of its protocol was seen: the kernel sent it itself, or a program did below IP (AF_PACKET)",
             ),
@@ -318,6 +321,12 @@ pub fn brief(comment: &str) -> Option<String> {
     Some(comment.split("; ").map(one).collect::<Option<Vec<_>>>()?.join("; "))
 }
 
+/// Whether the kernel sends messages of this type, which a session of ICMP has as its port: neighbor discovery, multicast listeners
+/// and redirects of ICMPv6 (RFC 4861, 2710, 3810).
+fn is_of_kernel(protocol: u8, kind: u16) -> bool {
+    protocol == 58 && matches!(kind, 130..=137 | 143)
+}
+
 /// The protocols whose sockets have ports and are watched.
 fn ported(number: u8) -> Option<Protocol> {
     match number {
@@ -351,5 +360,79 @@ mod tests {
         assert_eq!(brief(&format!("{text}; {user}")).unwrap().split("; ").nth(1), Some("uid 7"));
         assert_eq!(brief("somebody else's comment"), None);
         assert_eq!(brief("process at x: y"), None);
+    }
+
+    fn named(pid: u32) -> Process {
+        let path = Some(format!("/bin/{pid}"));
+        Process { pid: Some(pid), path, certainty: processes::process::Certainty::Socket, ..Process::only_user(0) }
+    }
+
+    const LIVED: SessionLifetime = SessionLifetime { first_ns: 20, last_ns: 30, closed: false };
+
+    #[test]
+    fn a_listener_of_the_host_has_no_session_that_nat_sends_to_a_container() {
+        use processes::conntrack::Translation;
+        use processes::report::{Report, SocketName};
+
+        let table = SocketTable::new(1 << 20);
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (client, published, inside) = (at("192.0.2.9:5000"), at("198.51.100.1:8080"), at("10.88.0.2:80"));
+        table.take(Report::Addresses(vec![published.ip()]));
+        let open = |local, remote, pid| {
+            let socket = SocketName { protocol: Protocol::Tcp, local, remote };
+            table.take(Report::Open { time_ns: 10, socket, process: Box::new(named(pid)) });
+        };
+        // docker-proxy listens at the published port, and the server in the container has the connection.
+        open(published, at("0.0.0.0:0"), 1);
+        open(inside, client, 2);
+        table.take(Report::Examined(40));
+        let pids = |ends: [SocketAddr; 2]| {
+            let side = table.other_side(6, ends, LIVED);
+            of_ends(&table, Protocol::Tcp, ends, side.as_ref(), LIVED).map(|process| process.and_then(|one| one.pid))
+        };
+        assert_eq!(pids([client, published]), [None, Some(1)], "without NAT, the listener has it");
+        let (before, after) = ([client, published], [client, inside]);
+        let translation = Translation { protocol: 6, before, after, is_over: false };
+        table.take(Report::Translated { time_ns: 15, translation });
+        assert_eq!(pids([client, published]), [None, Some(2)], "outside");
+        assert_eq!(pids([published, client]), [Some(2), None], "as its answers are seen");
+        assert_eq!(pids([client, inside]), [None, Some(2)], "inside");
+        // The other way: a process of the host whose source address is translated.
+        let (from, outside) = (at("198.51.100.1:6000"), at("203.0.113.1:6000"));
+        open(from, client, 3);
+        let translation = Translation { before: [from, client], after: [outside, client], ..translation };
+        table.take(Report::Translated { time_ns: 15, translation });
+        assert_eq!(pids([outside, client]), [Some(3), None]);
+        assert_eq!(pids([from, client]), [Some(3), None]);
+    }
+
+    #[test]
+    fn protocols_that_no_raw_socket_says_anything_of_are_not_named() {
+        use processes::report::Report;
+
+        let table = SocketTable::new(1 << 20);
+        let at = |text: &str, port| SocketAddr::new(text.parse().unwrap(), port);
+        table.take(Report::Addresses(vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]));
+        // It sends packets of any protocol (IPPROTO_RAW).
+        for (id, is_v6) in [(1, false), (2, true)] {
+            let process = Box::new(named(7));
+            table.take(Report::RawOpened { time_ns: 10, id, protocol: 255, is_v6, process });
+        }
+        let of = |number, one_way, from, to| {
+            let found = Attribution::without_ports((number, one_way), [from, to], LIVED, &table);
+            assert_eq!(found.process.is_none(), found.process_unknown.is_some());
+            found.process.and_then(|process| process.process.pid)
+        };
+        let v4 = |number| of(number, false, at("10.0.0.1", 0), at("10.0.0.2", 0));
+        assert_eq!(v4(253), Some(7));
+        for number in UNWATCHED {
+            assert_eq!(v4(number), None, "{number}");
+        }
+        let v6 = |kind, one_way| of(58, one_way, at("fd00::1", kind), at("fd00::2", 0));
+        assert_eq!(v6(128, false), Some(7), "a ping");
+        for kind in (130..=137).chain([143]) {
+            assert_eq!(v6(kind, false), None, "the kernel sends messages of type {kind}");
+        }
+        assert_eq!(v6(1, true), None, "an error");
     }
 }

@@ -31,7 +31,8 @@ pub enum By {
     /// Each process of this host by its name, with what it sent (`out`) and received (`in`). A session between two of them
     /// counts for both. Sessions whose process is not known are one sum.
     Process,
-    /// As by process, each container; or the systemd unit of processes in none; or `host` for processes in neither.
+    /// As by process, each container; or the systemd unit of processes in none; or `host` for processes in neither. Sessions of
+    /// which that is not known are one sum.
     Container,
 }
 
@@ -79,7 +80,7 @@ pub struct Sum {
     /// By process: its name; empty for sessions whose process is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Foreign>,
-    /// By container: the container or unit, or `host`; empty for sessions whose process is not known.
+    /// By container: the container or unit, or `host`; empty for sessions of which that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Foreign>,
     /// Number of sessions in this sum.
@@ -134,8 +135,25 @@ struct PartialSum {
     last: Timestamp,
 }
 
+/// Which processes sessions have, and which of them are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessQuestion<'q> {
+    /// Names the processes of sessions in memory.
+    pub table: Option<&'q SocketTable>,
+    /// Only sessions of this process.
+    pub process: Option<&'q str>,
+    /// Only sessions of processes in this container.
+    pub container: Option<&'q str>,
+}
+
+impl ProcessQuestion<'_> {
+    fn selects(&self) -> bool {
+        self.process.is_some() || self.container.is_some()
+    }
+}
+
 impl History {
-    /// Sums the sessions that match, with at most `sums_max` sums. `processes` names the processes of sessions.
+    /// Sums the sessions that match, with at most `sums_max` sums.
     ///
     /// # Errors
     ///
@@ -143,7 +161,7 @@ impl History {
     pub fn sums(
         &self,
         request: &Request,
-        (by, processes): (By, Option<&SocketTable>),
+        (by, asked): (By, ProcessQuestion<'_>),
         sort: Sort,
         sums_max: usize,
     ) -> Result<Sums, QueryError> {
@@ -151,6 +169,15 @@ impl History {
         let mut left_out = 0;
         let mut totals = FlowTotals::default();
         let mut each = |session: &Session, is_new: bool, logged: Option<&Attribution>| {
+            let mut attribution = Attribution::default();
+            if by.names_processes() || asked.selects() {
+                let looked_up = logged.cloned();
+                let of = looked_up.or_else(|| asked.table.map(|table| Attribution::of(session, table)));
+                attribution = of.unwrap_or_default();
+            }
+            if asked.selects() && !attribution.matches(asked.process, asked.container) {
+                return;
+            }
             if is_new {
                 totals.add(session);
             } else {
@@ -190,14 +217,13 @@ impl History {
                     add(Key::Port(flows::protocol(session), port), true);
                 }
                 By::Process | By::Container => {
-                    let looked_up = logged.cloned();
-                    let of = looked_up.or_else(|| processes.map(|table| Attribution::of(session, table)));
-                    let Attribution { process, other_process, .. } = of.unwrap_or_default();
+                    let Attribution { process, other_process, .. } = attribution;
                     if process.is_none() && other_process.is_none() {
                         add(by.of_name(String::new()), true);
                     }
                     for FlowProcess { process, end } in [process, other_process].into_iter().flatten() {
-                        let name = if by == By::Process { called(&process) } else { process.place().to_owned() };
+                        let place = || process.place().unwrap_or_default().to_owned();
+                        let name = if by == By::Process { called(&process) } else { place() };
                         add(by.of_name(name), end == SessionEnd::Originator);
                     }
                 }

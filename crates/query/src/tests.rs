@@ -379,7 +379,7 @@ proptest! {
                 *host = (host.0 + 1, host.1 + session.bytes.responder, host.2 + session.bytes.originator);
             }
         }
-        let all = |by, sort| history.sums(&Request::default(), (by, None), sort, 1000).unwrap().rows;
+        let all = |by, sort| history.sums(&Request::default(), (by, sums::ProcessQuestion::default()), sort, 1000).unwrap().rows;
         let found: BTreeMap<_, _> = all(By::Host, Sort::Out)
             .into_iter()
             .map(|sum| (sum.host.unwrap().untrusted().to_owned(), (sum.sessions, sum.bytes.out, sum.bytes.r#in)))
@@ -404,7 +404,7 @@ proptest! {
             // If a host sends to itself, `out` can be either half.
             prop_assert!(sent == sum.bytes.out || sum.host == sum.peer);
         }
-        let few = history.sums(&Request::default(), (By::Host, None), Sort::Bytes, 1).unwrap();
+        let few = history.sums(&Request::default(), (By::Host, sums::ProcessQuestion::default()), Sort::Bytes, 1).unwrap();
         prop_assert_eq!(few.rows.len(), 1);
         let in_all: u64 = hosts_of(&sessions);
         prop_assert_eq!(few.rows[0].sessions + few.left_out, in_all);

@@ -139,6 +139,8 @@ struct AuditLog {
     run: String,
     entries: AtomicU64,
     lines: AtomicU64,
+    /// Lines of the record, which make the head due for a signature too.
+    record_lines: AtomicU64,
     failures: AtomicU64,
     /// Why the last line could not be written, if it could not.
     failing: Mutex<Option<String>>,
@@ -184,6 +186,7 @@ impl Audit {
             run: format!("{:x}", now().unix_seconds() * 1000 + u64::from(now().subsec_nanos() / 1_000_000)),
             entries: AtomicU64::new(0),
             lines: AtomicU64::new(0),
+            record_lines: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             failing: Mutex::new(failing),
             signing: Mutex::default(),
@@ -258,7 +261,7 @@ impl Audit {
     /// Signs the head of the log if a day has passed, or the recorder stops, and lines were added. It may wait for a disk.
     pub(crate) fn sign_head(&self, attestation: Option<&Arc<Attestation>>, stopping: bool) {
         let (Some(log), Some(attestation)) = (&self.0, attestation) else { return };
-        let lines = log.lines.load(Ordering::Relaxed);
+        let lines = log.lines.load(Ordering::Relaxed) + log.record_lines.load(Ordering::Relaxed);
         let due = || log.signing.lock().unwrap_or_else(PoisonError::into_inner).is_due(lines, stopping);
         if attestation.key.is_none() || !due() {
             return;
@@ -282,9 +285,13 @@ impl Audit {
     }
 
     fn record_line(&self, line: String) {
-        let Some(writer) = self.0.as_ref().and_then(|log| log.record_writer.as_ref()) else { return };
-        if let Err(error) = writer.append(Text::Line(line)) {
-            tracing::warn!("a sealed minute was not written down: {error}");
+        let Some(log) = &self.0 else { return };
+        let Some(writer) = &log.record_writer else { return };
+        match writer.append(Text::Line(line)) {
+            Ok(()) => {
+                log.record_lines.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => tracing::warn!("a line of the record was not written down: {error}"),
         }
     }
 

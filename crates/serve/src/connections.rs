@@ -239,8 +239,10 @@ async fn accept_connections(
         let asked = Arc::clone(&service);
         let ending = move || {
             asked.audit.summarize_refusals(true);
-            asked.end_record();
-            asked.audit.sign_head(asked.attestation.as_ref(), true);
+            // A record that is sealed ends later, and is signed then.
+            if !asked.seals_record() {
+                asked.audit.sign_head(asked.attestation.as_ref(), true);
+            }
         };
         let _ = service.blocking(ending).await;
     }

@@ -42,6 +42,7 @@ mod service;
 mod shutdown;
 mod spool_health;
 mod spool_sealing;
+mod spool_seals;
 pub mod tls;
 
 pub use connections::{Listener, serve, serve_page, serve_pcap_over_ip};

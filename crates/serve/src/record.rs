@@ -1,11 +1,11 @@
 //! The record that is sealed, and the packets of an export that are to be proven.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::spool_seals::SpoolSeals;
 use base::time::Timestamp;
 use evidence::digest::Digest;
-use evidence::record_events::SpoolFile;
 use query::record_seal::RecordSealer;
 
 /// Packets of one export that are proven; those beyond are not.
@@ -21,12 +21,12 @@ impl SharedSealer {
     }
 }
 
-/// The files of the spool that are sealed, by name.
+/// What is known of the files of the spool.
 #[derive(Debug, Default)]
-pub(crate) struct SealedSpool(Mutex<HashMap<String, SpoolFile>>);
+pub(crate) struct SharedSeals(Mutex<SpoolSeals>);
 
-impl SealedSpool {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, SpoolFile>> {
+impl SharedSeals {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SpoolSeals> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

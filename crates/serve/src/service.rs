@@ -20,7 +20,7 @@ use super::health_history::HealthHistory;
 use super::page_port::PagePort;
 use super::peer::Peer;
 use super::quota::{Quota, Share};
-use super::record::{SealedSpool, SharedSealer};
+use super::record::{SharedSealer, SharedSeals};
 use super::retention_target::RetentionTarget;
 use super::tls::Tls;
 use api::bodies::SelectionList;
@@ -109,7 +109,7 @@ pub struct Service {
     /// Seals the record, if the recorder has a key.
     pub(crate) record: Option<SharedSealer>,
     /// The files of the spool that are sealed.
-    pub(crate) sealed_spool: SealedSpool,
+    pub(crate) spool_seals: SharedSeals,
     /// Set when all of them that were complete have been sealed for the first time.
     pub(crate) spool_was_sealed: AtomicBool,
     /// The processes of sessions, where they are watched.
@@ -154,7 +154,7 @@ impl Service {
             audit: Audit::default(),
             attestation: None,
             record: None,
-            sealed_spool: SealedSpool::default(),
+            spool_seals: SharedSeals::default(),
             spool_was_sealed: AtomicBool::new(false),
             processes: None,
             tls: None,

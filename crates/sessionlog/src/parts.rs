@@ -137,6 +137,7 @@ impl Parts {
             unit: self.unit.clone(),
             source: self.process_source.as_deref().and_then(ProcessSource::of_word).unwrap_or(ProcessSource::SockDiag),
             certainty: self.certainty.as_deref().and_then(Certainty::of_word).unwrap_or(sure(pid(self.pid))),
+            place_unknown: false,
             ..Process::only_user(uid)
         };
         let other_process = number(self.other_uid.as_deref()).map(|uid| {
@@ -145,6 +146,7 @@ impl Parts {
                 name: self.other_name.clone(),
                 container: self.other_container.clone(),
                 certainty: sure(pid(self.other_pid)),
+                place_unknown: false,
                 ..Process::only_user(uid)
             };
             FlowProcess { process, end: other_end }

@@ -10,6 +10,7 @@
 //! - [`map_code`]: an operation that a sandbox has to forbid.
 //! - [`HeldSignals`]: directs signals to one thread.
 //! - [`inherited_memory_files`]: files that a supervisor kept for this process.
+//! - [`ThreadClock`]: the processor time of another thread.
 //! - [`Memory`]: zeroed words, kept out of core dumps and, where permitted, out of swap.
 //!
 //! Statements about the kernel come from `include/uapi/linux/if_packet.h`, `net/packet/af_packet.c` and
@@ -25,6 +26,7 @@ mod prefetch;
 mod ring;
 mod signals;
 mod socket_filter;
+mod thread_clock;
 mod wiping;
 
 pub use frame::{Frame, Frames};
@@ -36,4 +38,5 @@ pub use prefetch::prefetch;
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};
 pub use signals::HeldSignals;
 pub use socket_filter::{CaptureFilter, SockFilter, TooManyInterfaces, WHOLE_PACKET};
+pub use thread_clock::ThreadClock;
 pub use wiping::WipingAllocator;

@@ -20,7 +20,7 @@ use crate::memory_limit::{BESIDE_BUDGET_BYTES, MemoryLimit};
 use crate::notify::Supervisor;
 use crate::priority;
 use crate::process_names::Watcher;
-use crate::record_seal;
+use crate::record_seal::SealThread;
 use crate::reload::{Reload, Reloader};
 use crate::sandbox::Role;
 use crate::session_log::{LogThread, RunningLog};
@@ -56,6 +56,7 @@ pub struct Running {
     workers: Workers,
     spool: Option<SpoolThread>,
     log: Option<RunningLog>,
+    seal: Option<SealThread>,
     history: Arc<History>,
     service: Arc<Service>,
     service_threads: Runtime,
@@ -78,8 +79,7 @@ impl Running {
         let Resources { settings, split, selection, audit, mut remote, mut pipelines, compressors, sources, .. } =
             resources;
         let before = spool::stored(&mut pipelines);
-        let live = settings.is_live();
-        let history = Arc::new(history);
+        let (live, history) = (settings.is_live(), Arc::new(history));
         let log = LogThread::new(resources.session_log, resources.spool.clone(), &settings, &history);
         let monitor = watch_interfaces(selection.clone(), &history, confinement)?;
         let recording = Arc::new(AtomicUsize::new(0));
@@ -118,7 +118,7 @@ impl Running {
             .audited(audit);
         service.set_retention_target(settings.retention_target());
         let service = Arc::new(service);
-        record_seal::start(&service, confinement)?;
+        let seal = SealThread::start(&service, settings.evidence_cpu, workers.clocks.clone(), confinement)?;
         let service_threads = service_threads(confinement)?;
         let reloader = Reloader {
             settings,
@@ -137,6 +137,7 @@ impl Running {
             workers,
             spool,
             log,
+            seal,
             history,
             service,
             service_threads,
@@ -163,6 +164,7 @@ impl Running {
             mut workers,
             spool,
             log,
+            seal,
             history,
             service,
             mut reloader,
@@ -221,6 +223,8 @@ impl Running {
         // What the workers stored last is written before memory is handed over.
         spool.into_iter().for_each(SpoolThread::finish);
         log.into_iter().for_each(RunningLog::finish);
+        // A recorder that failed does not end in order, and its record does not say so.
+        seal.into_iter().filter(|_| ended.is_ok()).for_each(SealThread::finish);
         let stopped = now();
         self.service_threads.shutdown_timeout(QUERIES_END_TIMEOUT);
         self.query_threads.shutdown_timeout(QUERIES_END_TIMEOUT);

@@ -208,6 +208,10 @@ settings! {
     /// ECDSA (P-256), without a passphrase. It is read before privileges are dropped.
     "" "evidence-key" => evidence_key: Option<PathBuf> = Unset("nothing is signed", r#""/etc/retrocap/evidence_key""#), Restart,
         Some(Flag::value("FILE").heading("Evidence")), |value| value.path().map(Some);
+    /// Processor time for sealing the record, in percent of what the workers take; 0.05 % of one core in any case. What
+    /// cannot be sealed within that before it is evicted is counted. A recorder seals the rest when it stops.
+    "" "evidence-cpu" => evidence_cpu: Percent = Is("3"), Restart,
+        Some(Flag::value("PERCENT").heading("Evidence")), |value| value.parse();
     /// Verbosity of the log: 0 for important messages, 1 for details, 2 for everything.
     "" "verbose" => verbose: u8 = Is("0"), Now, None, |value| value.whole(0..=2);
     /// Log errors only.

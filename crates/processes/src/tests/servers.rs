@@ -88,6 +88,138 @@ fn the_worker_that_accepted_is_named_by_the_kernel_and_never_another_one() {
     }
 }
 
+/// A server that answers datagrams itself, and then leaves that to a child.
+const FORKING: &str = r#"
+import os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+sys.stdin.readline()
+child = os.fork()
+while not child:
+    data, to = s.recvfrom(99)
+    s.sendto(str(os.getpid()).encode(), to)
+print(child, flush=True)
+sys.stdin.read()
+os.kill(child, 9)
+"#;
+
+#[test]
+fn a_server_that_forks_is_not_named_by_its_parent_with_scans() {
+    let _alone = alone();
+    let mut server = Command::new("python3");
+    server.args(["-c", FORKING]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut server) = server.spawn() else { return eprintln!("SKIPPED: python3 is not installed") };
+    let mut lines = std::io::BufReader::new(server.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+        line.trim().to_owned()
+    };
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), line().parse().unwrap());
+    let table = SocketTable::new(8 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
+    let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    look();
+    let before_ns = now_ns();
+    look();
+    std::io::Write::write_all(server.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let child: u32 = line().parse().unwrap();
+    let forked_ns = now_ns();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.send_to(b"x", to).unwrap();
+    let (mut answer, mut named) = ([0; 16], Vec::new());
+    let bytes = client.recv(&mut answer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer[..bytes]), child.to_string());
+    let from = client.local_addr().unwrap();
+    // At no time is the session named by the parent, which is not the one that answered.
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while std::time::Instant::now() < until {
+        look();
+        let [_, found] = table.of_session(Protocol::Udp, from, to, open_now(forked_ns));
+        named.extend(found);
+        if !named.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((named[0].pid, named[0].certainty), (None, Certainty::Program), "{named:?}");
+    let [_, alone] =
+        table.of_session(Protocol::Udp, from, to, super::SessionLifetime { last_ns: before_ns, ..open_now(before_ns) });
+    assert!(alone.is_none_or(|alone| alone.pid == Some(server.id()) || alone.pid.is_none()));
+    drop(server.stdin.take());
+    server.wait().unwrap();
+}
+
+/// A server with many sockets of one name in two processes, of which one is replaced at each line.
+const REUSING: &str = r#"
+import os, signal, socket, sys
+def sockets(port, count):
+    made = []
+    for _ in range(count):
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        s.bind(("127.0.0.1", port))
+        made.append(s)
+    return made
+mine = sockets(0, 1)
+port = mine[0].getsockname()[1]
+print(port, flush=True)
+while sys.stdin.readline():
+    ready, ended = os.pipe()
+    child = os.fork()
+    if not child:
+        more = sockets(port, 80)
+        mine[0].close()
+        os.write(ended, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    print(child, flush=True)
+    sys.stdin.readline()
+    os.kill(child, 9)
+    os.wait()
+    print("gone", flush=True)
+"#;
+
+#[test]
+fn a_group_of_many_sockets_of_one_program_keeps_its_name_when_workers_are_replaced() {
+    let _alone = alone();
+    let mut server = Command::new("python3");
+    server.args(["-c", REUSING]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut server) = server.spawn() else { return eprintln!("SKIPPED: python3 is not installed") };
+    let mut lines = std::io::BufReader::new(server.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+        line.trim().to_owned()
+    };
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), line().parse().unwrap());
+    let table = SocketTable::new(8 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
+    let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    look();
+    let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    for round in 0..3 {
+        std::io::Write::write_all(server.stdin.as_mut().unwrap(), b"\n").unwrap();
+        line();
+        for _ in 0..3 {
+            look();
+        }
+        let asked_ns = now_ns();
+        std::thread::sleep(Duration::from_millis(150));
+        look();
+        let [_, found] = table.of_session(Protocol::Udp, from, to, open_now(asked_ns));
+        let found = found.unwrap_or_else(|| panic!("it has no name in round {round}"));
+        assert_eq!((found.pid, found.certainty), (None, Certainty::Program), "round {round}: {found:?}");
+        std::io::Write::write_all(server.stdin.as_mut().unwrap(), b"\n").unwrap();
+        line();
+        look();
+    }
+    drop(server.stdin.take());
+    server.wait().unwrap();
+}
+
 /// Opens a raw socket of ICMP in another program, which says that it did.
 fn opens_raw(tracer: Option<Tracer>) {
     let table = SocketTable::new(1 << 20);
@@ -117,6 +249,36 @@ fn opens_raw(tracer: Option<Tracer>) {
     look();
     std::thread::sleep(Duration::from_millis(2));
     assert_eq!(table.of_raw_session(253, false, open_now(now_ns())), RawOwner::Nobody, "after its end");
+}
+
+/// A raw socket that was open before the watcher, and is closed after its first look.
+fn closes_old_raw(tracer: Option<Tracer>) {
+    let Ok(socket) = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::RAW,
+        std::num::NonZeroU32::new(254).map(rustix::net::Protocol::from_raw),
+    ) else {
+        return eprintln!("SKIPPED: raw sockets need CAP_NET_RAW");
+    };
+    let table = SocketTable::new(1 << 20);
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap().with_tracer(tracer);
+    let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    look();
+    let began = now_ns();
+    assert!(matches!(table.of_raw_session(254, false, open_now(began)), RawOwner::Known(_)));
+    drop(socket);
+    std::thread::sleep(Duration::from_millis(1100));
+    look();
+    assert_eq!(table.of_raw_session(254, false, open_now(now_ns())), RawOwner::Nobody, "it was closed");
+}
+
+#[test]
+fn raw_sockets_from_before_the_watcher_are_closed_too() {
+    let _alone = alone();
+    closes_old_raw(None);
+    if let Some(tracer) = tracer() {
+        closes_old_raw(Some(tracer));
+    }
 }
 
 #[test]

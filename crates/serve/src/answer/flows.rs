@@ -23,7 +23,7 @@ use query::flows::Flow;
 use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, ROW_BYTES};
 use query::logged_rows::LogNotes;
 use query::search::{SEARCH_SESSION_BYTES, SearchLimits};
-use query::sums::{By, SUM_BYTES};
+use query::sums::{By, ProcessQuestion, SUM_BYTES};
 use query::{Request, SearchNotes, Tier, counted};
 
 /// Sums for which there is room in the smallest memory.
@@ -224,11 +224,15 @@ impl Listing {
         let history = self.service.history();
         let fit = known_at_most(&self.service).min(self.fit) * ROW_BYTES / SUM_BYTES;
         let fit = usize::try_from(fit).unwrap_or(usize::MAX).max(SUMS_MIN);
-        let sums =
-            match history.sums(&self.query.request, (by, self.service.processes.as_deref()), self.query.sort, fit) {
-                Ok(sums) => sums,
-                Err(error) => return refuse(sink, entry, error),
-            };
+        let asked = ProcessQuestion {
+            table: self.service.processes.as_deref(),
+            process: self.query.process.as_deref(),
+            container: self.query.container.as_deref(),
+        };
+        let sums = match history.sums(&self.query.request, (by, asked), self.query.sort, fit) {
+            Ok(sums) => sums,
+            Err(error) => return refuse(sink, entry, error),
+        };
         if sums.rows.is_empty() {
             return self.nothing(sink, entry, None, sums.log.as_ref());
         }

@@ -50,29 +50,38 @@ pub(super) fn against(
     Ok(against)
 }
 
-/// The roots of a log of sealed minutes whose chain holds.
+/// The roots of a log of sealed minutes whose chain holds, and what it says beside.
 fn read_record(file: &Path) -> anyhow::Result<(Roots, RecordHistory)> {
-    let (mut roots, mut history) = (Roots::default(), RecordHistory::default());
-    let (mut chained, mut readers) = (older(file), Vec::new());
+    let mut chained = older(file);
     chained.push(file.to_owned());
-    for path in &chained {
-        let text = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
-        text.split(|&byte| byte == b'\n').for_each(|line| {
-            roots.add_line(line);
-            history.add_line(line);
-        });
-        readers.push(std::io::Cursor::new(text));
-    }
-    let report = chain::check(readers).context("cannot read the log of sealed minutes")?;
-    match report.breaks.first() {
+    let (texts, roots, history) = read_lines(&chained)?;
+    let report = chain::check(texts.into_iter().map(std::io::Cursor::new).collect::<Vec<_>>());
+    match report.context("cannot read the log of sealed minutes")?.breaks.first() {
         None => Ok((roots, history)),
         Some((line, found)) => Err(anyhow!("{}: line {line}: {found}", file.display())),
     }
 }
 
+/// Reads a log of sealed minutes: its files, its roots, and what it says beside.
+fn read_lines(paths: &[PathBuf]) -> anyhow::Result<(Vec<Vec<u8>>, Roots, RecordHistory)> {
+    let (mut texts, mut roots, mut history) = (Vec::new(), Roots::default(), RecordHistory::default());
+    for path in paths {
+        let text = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
+        text.split(|&byte| byte == b'\n').for_each(|line| {
+            roots.add_line(line);
+            history.add_line(line);
+        });
+        texts.push(text);
+    }
+    Ok((texts, roots, history))
+}
+
 /// Checks a manifest.
 pub(super) fn verify(manifest: &Path, against: &VerifyOptions, common: &Common) -> anyhow::Result<()> {
-    let findings = verify::verify(manifest, against).map_err(Usage::of)?;
+    let mut findings = verify::verify(manifest, against).map_err(Usage::of)?;
+    if against.record.is_some() {
+        findings.0.extend(cut_files(&against.history));
+    }
     let holds = findings.hold();
     let first = match holds {
         true => format!("{}: everything that can be checked holds", manifest.display()),
@@ -93,7 +102,7 @@ pub(super) fn audit(file: &Path, signers: Option<&Path>, common: &Common) -> any
     }
     let mut findings = findings(&chained, signers.as_ref(), paths.len());
     if chained.holds() {
-        findings.0.extend(of_record(&paths)?);
+        findings.0.extend(of_record(&read_lines(&paths)?.2));
     }
     let shown = file.display();
     let first = match findings.hold() {
@@ -104,12 +113,7 @@ pub(super) fn audit(file: &Path, signers: Option<&Path>, common: &Common) -> any
 }
 
 /// What a log of sealed minutes says of runs of the recorder, and of the files of its spool; nothing for other logs.
-fn of_record(paths: &[PathBuf]) -> anyhow::Result<Vec<Finding>> {
-    let mut history = RecordHistory::default();
-    for path in paths {
-        let text = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
-        text.split(|&byte| byte == b'\n').for_each(|line| history.add_line(line));
-    }
+fn of_record(history: &RecordHistory) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |outcome, words: String| findings.push(Finding { outcome, words });
     if history.starts > 1 && history.breaks.is_empty() {
@@ -145,38 +149,52 @@ fn of_record(paths: &[PathBuf]) -> anyhow::Result<Vec<Finding>> {
             ),
         );
     }
-    for (file, time) in history.removed.iter().take(LISTED_MAX) {
-        add(
-            Outcome::Holds,
-            format!(
-                "{} ({} bytes, SHA-256 {}) was in the spool and was removed by {time}",
-                printable(&file.name),
-                file.bytes,
-                file.sha256
-            ),
+    for (name, time) in history.unreadable.iter().take(LISTED_MAX) {
+        let name = printable(name);
+        add(Outcome::Unknown, format!("what the file {name} of the spool holds: it could not be read at {time}"));
+    }
+    if history.left_packets > 0 || history.left_files > 0 {
+        let (packets, files) = (history.left_packets, history.left_files);
+        let words = format!(
+            "what was in {} and {} of the spool that were not sealed when the recorder stopped",
+            counted(packets, "packet", "packets"),
+            counted(files, "file", "files")
         );
+        add(Outcome::Unknown, words);
     }
-    for (file, time) in history.gone.iter().take(LISTED_MAX) {
-        let name = printable(&file.name);
-        add(
-            Outcome::Unknown,
-            format!(
-                "when {name} ({} bytes, SHA-256 {}) was removed from the spool: it was gone by {time}",
-                file.bytes, file.sha256
-            ),
-        );
-    }
-    let more = |all: usize| Some(all.saturating_sub(LISTED_MAX)).filter(|&more| more > 0);
-    if let Some(more) = more(history.removed.len()) {
-        add(Outcome::Holds, format!("{more} further files were removed: the log lists each with its hash"));
-    }
-    if let Some(more) = more(history.gone.len()) {
-        add(Outcome::Unknown, format!("when {more} further files were removed: the log lists each with its hash"));
-    }
-    if let Some(more) = more(history.breaks.len()) {
+    if let Some(more) = more_than_listed(history.breaks.len()) {
         add(Outcome::Unknown, format!("what was recorded before {more} further starts without a stop in order"));
     }
-    Ok(findings)
+    findings.extend(cut_files(history));
+    findings
+}
+
+/// The files that were removed from the spool, each with its hash.
+fn cut_files(history: &RecordHistory) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |outcome, words: String| findings.push(Finding { outcome, words });
+    for (file, time) in history.removed.iter().take(LISTED_MAX) {
+        let (name, bytes, hash) = (printable(&file.name), file.bytes, file.sha256);
+        let words = format!("{name} ({bytes} bytes, SHA-256 {hash}) was in the spool and was removed by {time}");
+        add(Outcome::Holds, words);
+    }
+    for (file, time) in history.gone.iter().take(LISTED_MAX) {
+        let (name, bytes, hash) = (printable(&file.name), file.bytes, file.sha256);
+        let words =
+            format!("when {name} ({bytes} bytes, SHA-256 {hash}) was removed from the spool: it was gone by {time}");
+        add(Outcome::Unknown, words);
+    }
+    if let Some(more) = more_than_listed(history.removed.len()) {
+        add(Outcome::Holds, format!("{more} further files were removed: the log lists each with its hash"));
+    }
+    if let Some(more) = more_than_listed(history.gone.len()) {
+        add(Outcome::Unknown, format!("when {more} further files were removed: the log lists each with its hash"));
+    }
+    findings
+}
+
+fn more_than_listed(all: usize) -> Option<usize> {
+    Some(all.saturating_sub(LISTED_MAX)).filter(|&more| more > 0)
 }
 
 fn printable(name: &str) -> String {
