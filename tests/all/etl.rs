@@ -58,7 +58,7 @@ fn trace_files_of_windows_are_read_like_captures() {
     ]
     .concat();
     std::fs::write(&path, file(&[syn.clone(), syn])).unwrap();
-    let (code, listed, errors) = cli::reply(&cli::run(&["get", "-r", path.to_str().unwrap(), "port 443"]));
+    let (code, listed, errors) = cli::reply(&cli::run(&["get", "--text", "-r", path.to_str().unwrap(), "port 443"]));
     assert_eq!(code, 0, "{errors}");
     assert_eq!(listed.lines().filter(|line| line.contains("10.0.0.1.40000")).count(), 2, "{listed}");
     let replayed = cli::run(&["replay", "--json", path.to_str().unwrap()]);

@@ -180,10 +180,10 @@ impl FlowQuery {
             }
         }
         let by_process = listing.process.as_deref().map(|_| "process");
-        if let Some(key) = by_process.or(listing.container.as_deref().map(|_| "container")) {
-            if listing.name.is_some() {
-                return Err(ParameterError::Exclusive(key, "name"));
-            }
+        if let Some(key) = by_process.or(listing.container.as_deref().map(|_| "container"))
+            && listing.name.is_some()
+        {
+            return Err(ParameterError::Exclusive(key, "name"));
         }
         match listing.after {
             Some(_) if listing.by.is_some() => return Err(ParameterError::Exclusive("by", "after")),

@@ -191,7 +191,7 @@ impl Copy {
         if failed.is_empty() {
             Ok(())
         } else {
-            Err(Reported::new(format!("{} failed; repeat the command", failed.len())))
+            Err(Reported::error(format!("{} failed; repeat the command", failed.len())))
         }
     }
 }

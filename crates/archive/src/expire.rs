@@ -102,7 +102,7 @@ impl Expire {
         for (key, error) in &failed {
             eprintln!("retrocap-archive: {key}: {error}");
         }
-        if failed.is_empty() { Ok(()) } else { Err(Reported::new(format!("{} failed", failed.len()))) }
+        if failed.is_empty() { Ok(()) } else { Err(Reported::error(format!("{} failed", failed.len()))) }
     }
 
     /// The rule by which an object goes now.

@@ -134,7 +134,7 @@ impl Fetch {
         let reach = reach(&store, &host).await?;
         let fetched = Fetched { host, files, bytes: fetched, unconfirmed, reach };
         fetched.report(&lacking, &self.to, print_json);
-        if lacking.is_complete() { Ok(()) } else { Err(Reported::new("the window is not whole".to_owned())) }
+        if lacking.is_complete() { Ok(()) } else { Err(Reported::error("the window is not whole".to_owned())) }
     }
 
     /// The one recorder that is asked about.

@@ -5,7 +5,7 @@
 pub(crate) struct Reported(String);
 
 impl Reported {
-    pub(crate) fn new(text: String) -> anyhow::Error {
+    pub(crate) fn error(text: String) -> anyhow::Error {
         anyhow::Error::new(Self(text))
     }
 }

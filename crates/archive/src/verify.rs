@@ -126,7 +126,7 @@ impl Verify {
         for (key, problem) in &problems {
             eprintln!("retrocap-archive: {key}: {problem}");
         }
-        if problems.is_empty() { Ok(()) } else { Err(Reported::new("the archive is not whole".to_owned())) }
+        if problems.is_empty() { Ok(()) } else { Err(Reported::error("the archive is not whole".to_owned())) }
     }
 }
 

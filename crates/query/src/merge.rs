@@ -242,10 +242,7 @@ impl<'h> Packets<'h> {
             }
             match matches {
                 Ok(true) if !self.is_picked(&record.header, worker) => {}
-                Ok(true) if self.is_left_out_copy(&record.header, worker) => {
-                    self.note_found(worker, &record.header);
-                    self.note_for_disk(&record.header);
-                }
+                Ok(true) if self.is_left_out_copy(&record.header, worker) => self.note_found(worker, &record.header),
                 Ok(true) => break (record.header, worker),
                 Ok(false) => {}
                 // The segment was evicted. `advance` has already counted the rest of its packets.
@@ -263,19 +260,16 @@ impl<'h> Packets<'h> {
         if let Some(only) = &mut self.only {
             only.found(worker, header.session, link_type, &self.data);
         }
-        self.note_for_disk(&header);
         Some((header, worker))
     }
 
-    /// Notes a packet of memory, which may also be on disk.
-    fn note_for_disk(&mut self, header: &RecordHeader) {
-        if let (Some(disk), Some(interface)) = (&mut self.disk, self.interfaces.get(usize::from(header.interface.0))) {
+    /// Notes a packet of memory that matches, which may also be on disk, and its session; of packets that were captured twice,
+    /// of both.
+    fn note_found(&mut self, worker: usize, header: &RecordHeader) {
+        let at = usize::from(header.interface.0);
+        if let (Some(disk), Some(interface)) = (&mut self.disk, self.interfaces.get(at)) {
             disk.note_from_memory(header, interface, &self.data);
         }
-    }
-
-    /// Notes the session of a packet that the expression matches; of packets that were captured twice, of both.
-    fn note_found(&mut self, worker: usize, header: &RecordHeader) {
         let sessions = &self.history.workers[worker].sessions;
         match &mut self.once {
             _ if self.filter.is_none() || self.search.is_some() || self.only.is_some() => {}
@@ -468,6 +462,17 @@ impl<'h> Packets<'h> {
         start.header.captured_len = START_BYTES;
         self.history.workers[at].segments.data(cursor, &start, &mut self.data)?;
         Ok(self.filter.as_mut().is_some_and(|filter| filter.rejects_start(link_type, &self.data, original_len)))
+    }
+
+    /// Counts the packet if it is a copy. Returns whether to leave it out. Its bytes must be in `self.data`.
+    fn is_left_out_copy(&mut self, header: &RecordHeader, worker: usize) -> bool {
+        if self.once.is_some() || self.starts.is_some() {
+            return false;
+        }
+        let Some(link_type) = self.link_type_of(header, worker) else { return false };
+        let copy = self.copies.is_copy(header.time, header.interface, link_type, &self.data);
+        self.summary.copies += u64::from(copy);
+        copy && self.dedup
     }
 
     /// The link type of the packet in `self.data`.

@@ -171,17 +171,15 @@ impl History {
         let mut each = |session: &Session, is_new: bool, logged: Option<&Attribution>| {
             let mut attribution = Attribution::default();
             if by.names_processes() || asked.selects() {
-                let looked_up = logged.cloned();
-                let of = looked_up.or_else(|| asked.table.map(|table| Attribution::of(session, table)));
-                attribution = of.unwrap_or_default();
+                let of_table = || asked.table.map(|table| Attribution::of(session, table));
+                attribution = logged.cloned().or_else(of_table).unwrap_or_default();
             }
             if asked.selects() && !attribution.matches(asked.process, asked.container) {
                 return;
             }
-            if is_new {
-                totals.add(session);
-            } else {
-                totals.add_rest(session);
+            match is_new {
+                true => totals.add(session),
+                false => totals.add_rest(session),
             }
             let (originator, responder) = (host(session.originator()), host(session.responder()));
             let mut add = |key: Key, sent_by_originator: bool| {

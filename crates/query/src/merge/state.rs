@@ -8,7 +8,6 @@ use super::super::search::Search;
 use super::Packets;
 use crate::disk::Disk;
 use crate::found::Summary;
-use engine::store::record::RecordHeader;
 use spool::index::ClosedPackets;
 use spool::read::ReadSummary;
 
@@ -74,16 +73,5 @@ impl Packets<'_> {
     /// The sessions whose starts are still searched for.
     pub(in super::super) fn starts_mut(&mut self) -> Option<&mut SessionStarts> {
         self.starts.as_mut()
-    }
-
-    /// Counts the packet if it is a copy. Returns whether to leave it out. Its bytes must be in `self.data`.
-    pub(super) fn is_left_out_copy(&mut self, header: &RecordHeader, worker: usize) -> bool {
-        if self.once.is_some() || self.starts.is_some() {
-            return false;
-        }
-        let Some(link_type) = self.link_type_of(header, worker) else { return false };
-        let copy = self.copies.is_copy(header.time, header.interface, link_type, &self.data);
-        self.summary.copies += u64::from(copy);
-        copy && self.dedup
     }
 }
