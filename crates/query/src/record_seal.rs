@@ -369,9 +369,8 @@ mod tests {
     fn what_was_evicted_before_it_was_due_is_never_read_and_counted() {
         let packets = (0..20_000).map(|number| (number * 1000, udp((1, 1), (2, 2), 1000))).collect();
         let history = history(1 << 20, packets);
-        let mut sealer = RecordSealer::default();
+        let mut sealer = RecordSealer { stored: vec![0], ..RecordSealer::default() };
         // As if the sealer had been there from the start.
-        sealer.stored = vec![0];
         sealer.pass_over(&history, None, &mut || true);
         let sealed = sealer.seal(&history).unwrap();
         assert!(sealed.packets < 2000, "{sealed:?}");
