@@ -1,8 +1,8 @@
 //! Windows' trace files (`.etl`), converted to pcapng while they are read.
 //!
 //! `netsh trace` and Windows' packet capture write events of the provider Microsoft-Windows-NDIS-PacketCapture, `pktmon`
-//! those of Microsoft-Windows-PktMon. [`buffer`] finds the events in the file's buffers, [`packets`] makes packets of
-//! events, [`output`] sorts them by time and writes them.
+//! those of Microsoft-Windows-PktMon. `buffer` finds the events in the file's buffers, `packets` makes packets of
+//! events, `output` sorts them by time and writes them.
 //!
 //! Invariants: memory is bounded, whatever lengths the file claims (`buffer::BUFFER_BYTES_MAX`,
 //! `packets::PARTIAL_BYTES_MAX`, `output::HELD_BYTES_MAX`). What the trace lost, and what cannot be read as a packet, is
