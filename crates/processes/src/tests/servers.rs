@@ -1,9 +1,9 @@
 //! Who accepted a connection, who opened a raw socket, and in which container a process was that has ended.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::{alone, now_ns, open_now, tracer};
@@ -70,8 +70,7 @@ fn ask_workers(address: &str, tracer: Option<Tracer>, pause: Duration) -> Option
             assert_eq!(found.certainty, Certainty::Program);
         }
     }
-    drop(server.stdin.take());
-    server.wait().unwrap();
+    server.end();
     Some((right, all))
 }
 
@@ -85,6 +84,43 @@ fn the_worker_that_accepted_is_named_by_the_kernel_and_never_another_one() {
         let (right, all) = ask_workers(address, Some(tracer), Duration::ZERO).unwrap();
         println!("{address}: the kernel named {right} of {all}, and none wrong");
         assert!(right * 100 >= all * 99, "{right} of {all}");
+    }
+}
+
+/// A server in Python, which goes on with each line that it gets, and ends with its standard input.
+struct Server {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts a program; `None`, with a message, where Python is missing.
+    fn start(program: &str) -> Option<Self> {
+        let mut python = Command::new("python3");
+        python.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut child) = python.spawn() else {
+            eprintln!("SKIPPED: python3 is not installed");
+            return None;
+        };
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Some(Self { child, lines })
+    }
+
+    /// The next line that it prints.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Lets it go on.
+    fn next(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
     }
 }
 
@@ -107,24 +143,16 @@ os.kill(child, 9)
 #[test]
 fn a_server_that_forks_is_not_named_by_its_parent_with_scans() {
     let _alone = alone();
-    let mut server = Command::new("python3");
-    server.args(["-c", FORKING]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut server) = server.spawn() else { return eprintln!("SKIPPED: python3 is not installed") };
-    let mut lines = std::io::BufReader::new(server.stdout.take().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
-        line.trim().to_owned()
-    };
-    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), line().parse().unwrap());
+    let Some(mut server) = Server::start(FORKING) else { return };
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.line().parse().unwrap());
     let table = SocketTable::new(8 << 20);
     let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
     let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
     look();
     let before_ns = now_ns();
     look();
-    std::io::Write::write_all(server.stdin.as_mut().unwrap(), b"\n").unwrap();
-    let child: u32 = line().parse().unwrap();
+    server.next();
+    let child: u32 = server.line().parse().unwrap();
     let forked_ns = now_ns();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -147,9 +175,8 @@ fn a_server_that_forks_is_not_named_by_its_parent_with_scans() {
     assert_eq!((named[0].pid, named[0].certainty), (None, Certainty::Program), "{named:?}");
     let [_, alone] =
         table.of_session(Protocol::Udp, from, to, super::SessionLifetime { last_ns: before_ns, ..open_now(before_ns) });
-    assert!(alone.is_none_or(|alone| alone.pid == Some(server.id()) || alone.pid.is_none()));
-    drop(server.stdin.take());
-    server.wait().unwrap();
+    assert!(alone.is_none_or(|alone| alone.pid == Some(server.child.id()) || alone.pid.is_none()));
+    server.end();
 }
 
 /// A server with many sockets of one name in two processes, of which one is replaced at each line.
@@ -185,24 +212,16 @@ while sys.stdin.readline():
 #[test]
 fn a_group_of_many_sockets_of_one_program_keeps_its_name_when_workers_are_replaced() {
     let _alone = alone();
-    let mut server = Command::new("python3");
-    server.args(["-c", REUSING]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut server) = server.spawn() else { return eprintln!("SKIPPED: python3 is not installed") };
-    let mut lines = std::io::BufReader::new(server.stdout.take().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
-        line.trim().to_owned()
-    };
-    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), line().parse().unwrap());
+    let Some(mut server) = Server::start(REUSING) else { return };
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.line().parse().unwrap());
     let table = SocketTable::new(8 << 20);
     let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
     let mut look = || watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
     look();
     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
     for round in 0..3 {
-        std::io::Write::write_all(server.stdin.as_mut().unwrap(), b"\n").unwrap();
-        line();
+        server.next();
+        server.line();
         for _ in 0..3 {
             look();
         }
@@ -212,12 +231,11 @@ fn a_group_of_many_sockets_of_one_program_keeps_its_name_when_workers_are_replac
         let [_, found] = table.of_session(Protocol::Udp, from, to, open_now(asked_ns));
         let found = found.unwrap_or_else(|| panic!("it has no name in round {round}"));
         assert_eq!((found.pid, found.certainty), (None, Certainty::Program), "round {round}: {found:?}");
-        std::io::Write::write_all(server.stdin.as_mut().unwrap(), b"\n").unwrap();
-        line();
+        server.next();
+        server.line();
         look();
     }
-    drop(server.stdin.take());
-    server.wait().unwrap();
+    server.end();
 }
 
 /// Opens a raw socket of ICMP in another program, which says that it did.
