@@ -128,12 +128,25 @@ fn an_old_key_stays_beside_the_new_one_and_a_removal_encrypts_with_the_new_one()
     let part = retrocap(&[&["get"], &with(&old)[..]].concat());
     assert!(said(&part).contains("could not be read") && said(&part).contains("add a line"), "{}", said(&part));
 
-    let drop = ["spool", "drop", "udp port 53", "--before", "2030-01-01"];
-    let dropped = retrocap(&[&drop[..], &with(&both)].concat());
+    // A removal says what it could not look into, and numbers no new file as one of those.
+    let blind = retrocap(&[&["spool", "drop", "less 1", "--before", "2030-01-01"][..], &with(&old)].concat());
+    assert!(!blind.status.success() && said(&blind).contains("INCOMPLETE"), "{}", said(&blind));
+    let (new, third) = (key_file(folder.path(), "new", "2"), key_file(folder.path(), "third", "3"));
+    let earlier_tcp = ["--since", "2013-05-01", "--until", "2013-05-03", "tcp"];
+    let with_new = || retrocap(&[&["get"], &with(&new)[..], &earlier_tcp].concat());
+    assert!(with_new().stdout.is_empty(), "the earlier files have the old key");
+    let dropped = retrocap(&[&["spool", "drop", "udp port 53", "--before", "2030-01-01"][..], &with(&both)].concat());
     assert!(dropped.status.success(), "{}", said(&dropped));
-    let new = key_file(folder.path(), "new", "2");
-    let left = retrocap(&[&["get"], &with(&new)[..], &["not", "udp"]].concat());
-    assert!(!left.stdout.is_empty(), "rewritten files have the new key: {}", said(&left));
+    assert!(!with_new().stdout.is_empty(), "rewritten files have the new key");
+    // A recorder that lacks the keys says so in its answers.
+    let arguments = ["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M", "--spool-key", text(&third)];
+    let recorder = Replaying::start(&later, &arguments);
+    for from in [&["--from", "disk"][..], &[]] {
+        let question = [&["get", "--socket", &recorder.socket()], from, &["host", "192.0.2.77"]].concat();
+        let answer = retrocap(&question);
+        assert!(said(&answer).contains("files of the spool could not be opened"), "{from:?}: {}", said(&answer));
+    }
+    recorder.stop();
     let dns = retrocap(&[&["get"], &with(&both)[..], &["udp", "port", "53"]].concat());
     assert_eq!(dns.status.code(), Some(1), "{}", said(&dns));
 }

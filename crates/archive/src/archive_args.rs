@@ -2,9 +2,12 @@
 
 use clap::Args;
 
-use crate::key::{self, Class};
+use crate::key::{self, Class, DataKey};
 use crate::store::Store;
 use base::time::{self, Timestamp};
+
+/// An hour of the log of sessions.
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// The archive.
 #[derive(Clone, Debug, Args)]
@@ -57,10 +60,20 @@ impl Part {
         self.since.is_none_or(|since| newest >= since) && self.until.is_none_or(|until| oldest <= until)
     }
 
+    /// Whether a file can have something of the window. A session whose last packet came while an hour was closed is in the log of
+    /// the hour before, and the row of the hour after it has its totals.
+    pub(crate) fn may_have(&self, key: &DataKey) -> bool {
+        let (oldest, newest) = key.times();
+        match key {
+            DataKey::Packets(_) => self.overlaps((oldest, newest)),
+            DataKey::Sessions(_) => self.overlaps((oldest.saturating_sub(HOUR), newest.saturating_add(HOUR))),
+        }
+    }
+
     /// The directories of days that can have something of the window, without the kind of documents before.
     pub(crate) async fn days(&self, store: &Store) -> anyhow::Result<Vec<String>> {
         let first = self.since.map(|since| key::date(since.saturating_sub(key::SPAN_MAX)));
-        let last = self.until.map(key::date);
+        let last = self.until.map(|until| key::date(until.saturating_add(HOUR)));
         let mut days = Vec::new();
         let classes =
             Class::ALL.iter().filter(|class| self.has_class(class.name())).map(|class| key::packets_root(*class));

@@ -49,7 +49,7 @@ pub(crate) fn configured(bucket: &str, http_is_allowed: bool) -> anyhow::Result<
         if is_plain && !http_is_allowed && !is_loopback(&endpoint) {
             return Err(anyhow!(
                 "{endpoint} has no TLS, so everybody on the way could read what is sent: use https://, or allow it with \
-                 --allow-http"
+                 --allow-http (of retrocap: --archive-allow-http)"
             ));
         }
         builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
@@ -78,7 +78,11 @@ pub(crate) fn client_options(allow_http: bool) -> anyhow::Result<ClientOptions> 
 }
 
 fn is_loopback(endpoint: &str) -> bool {
-    let host = endpoint.trim_start_matches("http://").split(['/', '?']).next().unwrap_or_default();
+    let host = endpoint.trim_start_matches("http://").split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    // Before an @ are a user and a password, as in http://127.0.0.1:9000@elsewhere.example
+    if host.contains('@') {
+        return false;
+    }
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     host == "localhost"
         || host.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
@@ -133,6 +137,7 @@ mod tests {
             ("http://127.0.0.1:9000", true),
             ("http://localhost:9000/x", true),
             ("http://[::1]:9000", true),
+            ("http://127.0.0.1:9000@elsewhere.example/", false),
             ("http://10.0.0.1:9000", false),
             ("http://127.0.0.1.example", false),
             ("http://localhost.example:9000", false),

@@ -68,6 +68,11 @@ impl Fetch {
         if !self.temporary {
             return self.fetch(print_json).await;
         }
+        // What this program did not make must not be removed.
+        let is_empty = std::fs::read_dir(&self.to).map_or(true, |mut entries| entries.next().is_none());
+        if !is_empty {
+            return Err(anyhow!("{} is not empty: name a new directory", self.to.display()));
+        }
         let to = self.to.clone();
         let ended = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
         let fetching = async {
@@ -103,10 +108,12 @@ impl Fetch {
         if bytes > self.limit {
             return Err(anyhow!(
                 "this window has {} in {}, more than the limit of {}: ask for a shorter one, or for starts of sessions alone \
-                 (--only starts), or raise the limit (--limit {}G)",
+                 ({} starts), or raise the limit ({} {}G)",
                 size(bytes),
                 counted(wanted.len() as u64, "object"),
                 size(self.limit),
+                self.flag("--only"),
+                self.flag("--limit"),
                 (bytes >> 30) + 1
             ));
         }
@@ -137,12 +144,25 @@ impl Fetch {
         if lacking.is_complete() { Ok(()) } else { Err(Reported::error("the window is not whole".to_owned())) }
     }
 
+    /// How the user calls a flag: `retrocap get` has names of its own.
+    fn flag(&self, flag: &'static str) -> &'static str {
+        match flag {
+            "--host" if self.temporary => "--archive-host",
+            "--limit" if self.temporary => "--archive-limit",
+            "--only" if self.temporary => "--archive-only",
+            _ => flag,
+        }
+    }
+
     /// The one recorder that is asked about.
     async fn host(&self, store: &Store) -> anyhow::Result<String> {
-        if let [host] = &*self.part.hosts {
-            return Ok(host.clone());
-        }
         let hosts = Part::all_hosts(store).await?;
+        if let [host] = &*self.part.hosts {
+            let is_known = hosts.contains(host);
+            let others = hosts.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let unknown = || anyhow!("the archive has nothing of {host}; it has {others}");
+            return if is_known || hosts.is_empty() { Ok(host.clone()) } else { Err(unknown()) };
+        }
         match &*hosts {
             [] => Err(anyhow!("{} has nothing that retrocap-archive has copied", store.name)),
             [host] => Ok(host.clone()),
@@ -150,7 +170,8 @@ impl Fetch {
                 let some: Vec<&str> = hosts.iter().take(NAMED_MAX).map(String::as_str).collect();
                 let more = if hosts.len() > some.len() { ", …" } else { "" };
                 let count = hosts.len();
-                Err(anyhow!("the archive has {count} recorders: choose one with --host: {}{more}", some.join(", ")))
+                let flag = self.flag("--host");
+                Err(anyhow!("the archive has {count} recorders: choose one with {flag}: {}{more}", some.join(", ")))
             }
         }
     }
@@ -159,10 +180,11 @@ impl Fetch {
 /// The log of sessions, and packets after its end, of which sessions have to be made.
 fn of_sessions(entries: Vec<Entry>) -> Vec<Entry> {
     let ends = entries.iter().filter(|entry| matches!(entry.key, DataKey::Sessions(_)) && entry.object.is_some());
-    let end = ends.map(|entry| entry.key.times().1).max();
+    // The latest hour may have ended early: its packets tell of the rest.
+    let end = ends.map(|entry| entry.key.times().0).max();
     let is_part = |entry: &Entry| match entry.key {
         DataKey::Sessions(_) => true,
-        DataKey::Packets(_) => end.is_none_or(|end| entry.key.times().1 > end),
+        DataKey::Packets(_) => end.is_none_or(|end| entry.key.times().1 >= end),
     };
     entries.into_iter().filter(is_part).collect()
 }
@@ -266,7 +288,7 @@ impl Lacking {
         [
             ("missing", "missing from the archive, and nothing says why", &self.missing),
             ("damaged", "damaged", &self.damaged),
-            ("locked", "encrypted, and no key was given that opens them (--identity FILE)", &self.locked),
+            ("locked", "encrypted, and no key was given that opens them", &self.locked),
             ("failed", "not read", &self.failed),
             ("expired", "expired before", &self.expired),
             ("removed", "removed on purpose", &self.removed),

@@ -46,7 +46,7 @@ async fn of_day(store: &Store, part: &Part, day: &str) -> anyhow::Result<Vec<Ent
         if let Some(entry) = entries.get_mut(name) {
             return note(entry);
         }
-        let Some((key, is_encrypted)) = DataKey::parse(name).filter(|(key, _)| part.overlaps(key.times())) else {
+        let Some((key, is_encrypted)) = DataKey::parse(name).filter(|(key, _)| part.may_have(key)) else {
             return;
         };
         let name = name.to_owned();

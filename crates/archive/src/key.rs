@@ -277,10 +277,18 @@ fn sessions(text: &str) -> Option<SessionsKey> {
 pub(crate) fn log_crc(file: &str) -> Option<u32> {
     // One that the recorder has encrypted ends with `.enc`; the checksum is that of the encrypted file.
     let name = file.strip_suffix(".enc").unwrap_or(file).strip_prefix("sessions-")?.strip_suffix(".parquet")?;
-    let name = name.split_once("-replaces-").map_or(name, |(name, _)| name);
+    match name.split_once("-replaces-") {
+        Some((name, replaced)) => created_and_crc(replaced).and(created_and_crc(name)),
+        None => created_and_crc(name),
+    }
+}
+
+/// The checksum of a file from `CREATED-CRC`.
+fn created_and_crc(name: &str) -> Option<u32> {
     let (created, crc) = name.split_once('-')?;
-    created.parse::<u64>().ok()?;
-    (crc.len() == 8).then(|| u32::from_str_radix(crc, 16).ok())?
+    let is_number = !created.is_empty() && created.len() <= 20 && created.bytes().all(|byte| byte.is_ascii_digit());
+    let is_crc = crc.len() == 8 && crc.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_number && is_crc).then(|| u32::from_str_radix(crc, 16).ok())?
 }
 
 #[cfg(test)]
@@ -322,6 +330,14 @@ mod tests {
                 }),
                 "sessions/host=a/date=2025-11-27/hour=13/sessions-17-0000000a.parquet",
             ),
+            (
+                DataKey::Sessions(SessionsKey {
+                    host: "a".to_owned(),
+                    hour: Timestamp(hour),
+                    file: "sessions-18-0000000b-replaces-17-0000000a.parquet".to_owned(),
+                }),
+                "sessions/host=a/date=2025-11-27/hour=13/sessions-18-0000000b-replaces-17-0000000a.parquet",
+            ),
         ] {
             assert_eq!(key.to_string(), expected);
             assert_eq!(DataKey::parse(expected), Some((key.clone(), false)));
@@ -341,6 +357,8 @@ mod tests {
             "sessions/host=a/date=2025-11-27/hour=13/sessions-17-a.parquet",
             "sessions/host=a/date=2025-11-27/hour=13/../sessions-17-0000000a.parquet",
             "sessions/host=a/date=2025-11-27/hour=99/sessions-17-0000000a.parquet",
+            "sessions/host=a/date=2025-11-27/hour=13/sessions-17-0000000a-replaces-../x.parquet",
+            "sessions/host=a/date=2025-11-27/hour=13/sessions-17-0000000a-replaces-16-\u{1b}[31m.parquet",
         ] {
             assert_eq!(DataKey::parse(name), None, "{name}");
         }

@@ -111,9 +111,9 @@ impl Sidecar {
 pub(crate) struct Tombstone {
     pub(crate) format: u32,
     pub(crate) key: String,
-    /// `expired`, or `replaced` after packets were removed on purpose.
+    /// `expired`, or `removed on purpose`.
     pub(crate) reason: String,
-    /// The rule, or the file that replaces this one.
+    /// The rule, or the command that removed packets.
     pub(crate) by: String,
     pub(crate) at: String,
 }

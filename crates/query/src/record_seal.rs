@@ -106,6 +106,10 @@ impl RecordSealer {
 
     /// Reads what is due, as long as `go_on` returns true.
     pub fn pass(&mut self, history: &History, go_on: &mut dyn FnMut() -> bool) {
+        // The first call notes what was there before.
+        if !self.stored.is_empty() && self.read.values().all(|reading| reading.due <= reading.done) {
+            return;
+        }
         let views = self.look(history);
         let due = |(birth, _): &(SegmentIdentity, SegmentView)| {
             self.read.get(birth).is_some_and(|reading| reading.due > reading.done)

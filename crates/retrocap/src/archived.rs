@@ -105,6 +105,8 @@ impl Drop for Fetched {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+        // It has removed the directory, unless somebody ended it.
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -142,6 +144,9 @@ impl Fetched {
         for (flag, value) in named.iter().filter_map(|(flag, value)| Some((flag, value.as_ref()?))) {
             command.args([flag, value.as_str()]);
         }
+        if args.archive_allow_http {
+            command.arg("--allow-http");
+        }
         if let Some(key) = &args.archive_key {
             command.arg("--identity").arg(key);
         }
@@ -151,7 +156,7 @@ impl Fetched {
         let child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                let _ = std::fs::remove_dir(&directory);
+                let _ = std::fs::remove_dir_all(&directory);
                 return Err(cannot_start(&error));
             }
         };
@@ -166,7 +171,7 @@ impl Fetched {
             drop(child.stdin.take());
             let _ = child.wait();
             // The other program has said why.
-            let _ = std::fs::remove_dir(&directory);
+            let _ = std::fs::remove_dir_all(&directory);
             return Err(AlreadyReported.into());
         }
         let report = serde_json::from_str(&line).with_context(|| format!("{PROGRAM} has another version"))?;

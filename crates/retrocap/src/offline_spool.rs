@@ -161,11 +161,11 @@ pub(crate) fn sessions(
     drop(progress);
     let unread = source.packets.summary();
     let problem = problem.or_else(|| {
-        (unread.damaged + unread.failed > 0).then(|| {
-            let stretches = unread.damaged + unread.failed;
+        (unread.damaged + unread.failed + unread.gone > 0).then(|| {
+            let parts = unread.damaged + unread.failed + unread.gone;
             format!(
-                "INCOMPLETE: {} of the files cannot be read: `retrocap spool check {}`",
-                counted(stretches, "part"),
+                "INCOMPLETE: {} of the files cannot be read, or were removed meanwhile: `retrocap spool check {}`",
+                counted(parts, "part"),
                 path.display()
             )
         })

@@ -216,7 +216,9 @@ where
 
     fn complete_files(&self) -> Option<Vec<(String, u64)>> {
         let catalogue = self.board.get()?.catalogue();
-        Some(catalogue.sealed.iter().map(|entry| (entry.name.to_string(), entry.len)).collect())
+        let sealed = catalogue.sealed.iter().map(|entry| (entry.name.clone(), entry.len));
+        // What cannot be opened is there, and its bytes can be read.
+        Some(sealed.chain(catalogue.unreadable.iter().cloned()).collect())
     }
 
     fn read_file(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {

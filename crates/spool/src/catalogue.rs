@@ -3,12 +3,13 @@
 //! No other file describes the spool, so that nothing can contradict the footers. The spool leaves files alone whose
 //! names are not its own.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
 use crate::band::Band;
 use crate::file::UnsealedFile;
-use crate::layout::parse_name;
+use crate::layout::{Header, parse_name};
 use crate::medium::Medium;
 use crate::recover::{RebuiltIndex, RecoveryOutcome, recover};
 use crate::retain::Candidate;
@@ -35,6 +36,8 @@ pub struct Catalogue {
     pub sealed: Vec<Arc<SealedFile>>,
     /// Files that the recorder is writing.
     pub open: Vec<Arc<UnsealedFile>>,
+    /// Names and lengths of files that cannot be opened, such as those whose key is missing. No answer has their packets.
+    pub unreadable: Arc<[(String, u64)]>,
 }
 
 /// The result of opening a spool.
@@ -60,6 +63,7 @@ impl Catalogue {
     /// If the directory cannot be read. A file that cannot be read is reported.
     pub fn open<M: Medium>(medium: &M, write: bool) -> io::Result<(Self, OpenReport)> {
         let (mut catalogue, mut opening) = (Self::default(), OpenReport::default());
+        let mut unreadable = Vec::new();
         let mut names: Vec<(String, u64)> = medium.list()?;
         names.retain(|(name, _)| parse_name(name).is_some());
         names.sort_unstable();
@@ -79,9 +83,13 @@ impl Catalogue {
                     catalogue.open.push(Arc::new(shared));
                 }
                 Ok(Opened::Nothing) => opening.removed += 1,
-                Err(error) => opening.failed.push((name, error.to_string())),
+                Err(error) => {
+                    opening.failed.push((name.clone(), error.to_string()));
+                    unreadable.push((name, len));
+                }
             }
         }
+        catalogue.unreadable = unreadable.into();
         let sealed = catalogue.sealed.iter().map(|entry| entry.footer.header.id.epoch);
         let open = catalogue.open.iter().map(|shared| shared.header.id.epoch);
         opening.last.0 = sealed.chain(open).max().unwrap_or(0);
@@ -97,9 +105,15 @@ impl Catalogue {
     /// Removes files from the catalogue whose remaining packets another file holds. A crash between the end of that
     /// file and the removal of the old ones leaves both.
     fn finish_replacements<M: Medium>(&mut self, medium: &M, write: bool, opening: &mut OpenReport) {
-        let replaced: Vec<u64> = self.sealed.iter().filter_map(|entry| entry.footer.header.replaces).collect();
+        // A file replaces one of its own depth and run: numbers alone can repeat in files of several spools.
+        let place = |header: &Header, counter: u64| (header.id.epoch, header.band, counter);
+        let replaces = |entry: &Arc<SealedFile>| {
+            let header = entry.footer.header;
+            header.replaces.map(|counter| place(&header, counter))
+        };
+        let replaced: HashSet<_> = self.sealed.iter().filter_map(replaces).collect();
         self.sealed.retain(|entry| {
-            if !replaced.contains(&entry.counter()) {
+            if !replaced.contains(&place(&entry.footer.header, entry.counter())) {
                 return true;
             }
             if write {

@@ -19,7 +19,7 @@ pub struct DecryptReport {
     pub failed: Vec<(String, String)>,
 }
 
-/// Copies the packets of all encrypted files of a catalogue into files of the same numbers in the clear, on another medium.
+/// Copies the packets of all files of a catalogue into files of the same numbers in the clear, on another medium.
 pub fn decrypt<M: Medium + Clone, N: Medium>(
     medium: &M,
     catalogue: &Catalogue,
@@ -27,15 +27,16 @@ pub fn decrypt<M: Medium + Clone, N: Medium>(
     now: Timestamp,
 ) -> DecryptReport {
     let sealed = catalogue.sealed.iter().map(|entry| {
-        let only = Catalogue { sealed: vec![entry.clone()], open: Vec::new() };
+        let only = Catalogue { sealed: vec![entry.clone()], ..Catalogue::default() };
         (entry.footer.header, only)
     });
     let open = catalogue.open.iter().map(|shared| {
-        let only = Catalogue { sealed: Vec::new(), open: vec![shared.clone()] };
+        let only = Catalogue { open: vec![shared.clone()], ..Catalogue::default() };
         (shared.header, only)
     });
     let mut report = DecryptReport::default();
-    for (header, only) in sealed.chain(open).filter(|(header, _)| header.coding.encrypted) {
+    // Files that are in the clear already are copied, too, so that the copy is whole.
+    for (header, only) in sealed.chain(open) {
         let name = file_name(header.id.counter, header.band, header.coding);
         match decrypt_one(medium, header, &only, to, now) {
             Ok(unread) => {

@@ -297,6 +297,20 @@ impl Opener {
         }
     }
 
+    /// Checks that there is a key for all records that `bytes` seem to contain.
+    ///
+    /// # Errors
+    ///
+    /// If a key is missing.
+    pub fn check_all(keys: &Keys, mut bytes: &[u8]) -> io::Result<()> {
+        Self::check(keys, bytes)?;
+        while let Some(at) = next_record(bytes) {
+            bytes = &bytes[at..];
+            Self::check(keys, bytes)?;
+        }
+        Ok(())
+    }
+
     /// Appends the content of the record that begins `bytes` and returns the record's length. `None` if the record is
     /// incomplete, damaged or of another key; `out` is then unchanged.
     pub fn record(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {

@@ -22,8 +22,8 @@ pub enum KeyFileError {
         /// The error.
         source: io::Error,
     },
-    /// Everybody may read it.
-    #[error("everybody on this host may read the spool's key file {}: chmod o-rwx it", .path.display())]
+    /// Everybody may access it.
+    #[error("everybody on this host may access the spool's key file {}: chmod o-rwx it", .path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -64,8 +64,12 @@ pub fn read(path: &Path) -> Result<Keys, KeyFileError> {
         return Err(KeyFileError::Open { path });
     }
     // Allocated at once: a buffer that grows leaves copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(KEY_FILE_BYTES_MAX));
-    file.take(KEY_FILE_BYTES_MAX as u64).read_to_end(&mut text).map_err(failed)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(KEY_FILE_BYTES_MAX + 1));
+    file.take(KEY_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() > KEY_FILE_BYTES_MAX {
+        // A part of the keys would make files look as if their key were missing.
+        return Err(failed(io::Error::other(format!("it has more than {KEY_FILE_BYTES_MAX} bytes"))));
+    }
     Keys::parse(&text).map_err(|source| KeyFileError::Content { path, source })
 }
 

@@ -47,6 +47,8 @@ pub struct ReadSummary {
     pub damaged: u64,
     /// Files or chunks that the medium failed to read.
     pub failed: u64,
+    /// Files of the spool that could not be opened at all; nothing is known of their times.
+    pub unopened: u64,
     /// Packets returned out of time order.
     pub unsorted: u64,
 }
@@ -109,6 +111,8 @@ struct OpenFile<M: Medium> {
     coding: Coding,
     /// End of the readable part.
     end: u64,
+    /// Whether the file is still being written, so that its end may be incomplete.
+    is_growing: bool,
     interfaces: Vec<Arc<SpooledInterface>>,
     chunks_left: usize,
 }
@@ -151,7 +155,7 @@ impl<M: Medium> Packets<M> {
             decoder,
             spare: Vec::new(),
             latest: Timestamp::MIN,
-            summary: ReadSummary::default(),
+            summary: ReadSummary { unopened: catalogue.unreadable.len() as u64, ..ReadSummary::default() },
             current: None,
         }
     }
@@ -344,6 +348,7 @@ impl<M: Medium> Packets<M> {
             band: header.band,
             coding: header.coding,
             end: entry.footer.data_bytes,
+            is_growing: false,
             interfaces: interfaces.into_iter().map(Arc::new).collect(),
             chunks_left: 0,
         };
@@ -356,6 +361,7 @@ impl<M: Medium> Packets<M> {
         let place = (header.id.counter, header.coding);
         let (rebuilt, scanned) =
             crate::recover::RebuiltIndex::scan(&self.medium, &file, entry.footer.data_bytes, place)?;
+        self.summary.damaged += scanned.damaged.len() as u64 + u64::from(scanned.end < entry.footer.data_bytes);
         let open = OpenFile {
             name: entry.name.clone(),
             file: (self.handles < HANDLES_MAX).then_some(file),
@@ -363,6 +369,7 @@ impl<M: Medium> Packets<M> {
             band: header.band,
             coding: header.coding,
             end: scanned.end,
+            is_growing: false,
             interfaces: blocks::interfaces(rebuilt.index.interfaces()).into_iter().map(Arc::new).collect(),
             chunks_left: 0,
         };
@@ -402,6 +409,7 @@ impl<M: Medium> Packets<M> {
             band: shared.header.band,
             coding: shared.header.coding,
             end: growing.written,
+            is_growing: true,
             interfaces: blocks::interfaces(growing.index.interfaces()).into_iter().map(Arc::new).collect(),
             chunks_left: 0,
         };
@@ -464,6 +472,6 @@ impl<M: Medium> Packets<M> {
     /// Whether the chunk ends where the file's readable part ended, so that its last commit may be incomplete.
     fn is_growing(&self, chunk: &WaitingChunk) -> bool {
         let open = self.files.get(chunk.file).and_then(Option::as_ref);
-        open.is_some_and(|open| chunk.offset + chunk.len == open.end)
+        open.is_some_and(|open| open.is_growing && chunk.offset + chunk.len == open.end)
     }
 }

@@ -5,10 +5,11 @@ use std::io;
 
 use crate::blocks::{self, Block, SpooledInterface};
 use crate::coding::{Coding, Encoder};
+use crate::encryption::Opener;
 use crate::file::End;
 use crate::index::Builder;
 use crate::layout::{self, CHUNK_BYTES, FileId, Footer, Header, parse_name};
-use crate::medium::Medium;
+use crate::medium::{Medium, read_up_to};
 use crate::scan::{self, CommittedRange, ScanReport};
 use crate::sealed_file::SealedFile;
 
@@ -92,6 +93,9 @@ impl RebuiltIndex {
     }
 }
 
+/// No file of the spool is longer, except for its index.
+const FILE_BYTES_MAX: usize = 128 << 20;
+
 /// The result of recovering an unfinished file.
 #[derive(Debug)]
 pub enum RecoveryOutcome {
@@ -113,6 +117,12 @@ pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Recove
     let (rebuilt, scanned) = RebuiltIndex::scan(medium, &file, len, (counter, coding))?;
     // A file that replaces another counts only once it is sealed; until then, the other file still exists.
     let replaces = rebuilt.header.is_some_and(|header| header.replaces.is_some());
+    if rebuilt.index.packets() == 0 && coding.encrypted {
+        // Damage of its start can hide that its key is missing.
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(FILE_BYTES_MAX)];
+        let read = read_up_to(medium, &file, 0, &mut bytes)?;
+        Opener::check_all(medium.keys(), &bytes[..read])?;
+    }
     if rebuilt.index.packets() == 0 || replaces {
         drop(file);
         medium.remove(name)?;

@@ -10,7 +10,7 @@ use crate::blocks::SpooledInterface;
 use crate::catalogue::Catalogue;
 use crate::coding::Coding;
 use crate::copy::{copy_packets, finish};
-use crate::layout::{FileId, Header};
+use crate::layout::{FileId, Header, parse_name};
 use crate::medium::Medium;
 use crate::read::{Packets, Selection};
 use crate::sealed_file::SealedFile;
@@ -45,7 +45,9 @@ pub fn remove_packets<M: Medium + Clone>(
     matches: &mut dyn FnMut(LinkType, &[u8], u32) -> bool,
 ) -> RemovalReport {
     let mut removal = RemovalReport::default();
-    let next_counter = catalogue.sealed.iter().map(|entry| entry.counter()).max().unwrap_or(0) + 1;
+    let numbers = catalogue.unreadable.iter().filter_map(|(name, _)| Some(parse_name(name)?.0));
+    let numbers = catalogue.sealed.iter().map(|entry| entry.counter()).chain(numbers);
+    let next_counter = numbers.max().unwrap_or(0) + 1;
     for entry in catalogue.sealed.iter().filter(|entry| entry.times().0 < before) {
         let mut selected = |time: Timestamp, interface: &SpooledInterface, data: &[u8], original_len: u32| {
             time < before && matches(interface.link_type, data, original_len)
@@ -88,7 +90,7 @@ fn remove_from<M: Medium + Clone>(
 type SelectedPackets<'a> = dyn FnMut(Timestamp, &SpooledInterface, &[u8], u32) -> bool + 'a;
 
 fn packets_of<M: Medium + Clone>(medium: &M, entry: &Arc<SealedFile>) -> Packets<M> {
-    let only = Catalogue { sealed: vec![Arc::clone(entry)], open: Vec::new() };
+    let only = Catalogue { sealed: vec![Arc::clone(entry)], ..Catalogue::default() };
     Packets::new(medium.clone(), &only, &Selection::default())
 }
 

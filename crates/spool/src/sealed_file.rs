@@ -88,7 +88,7 @@ pub fn footer<M: Medium>(medium: &M, file: &M::File, name: &str, len: u64) -> io
         }
     }
     if block.is_empty() && coding.encrypted {
-        // Unfinished, or of another key? Only damage of both ends can lead to the wrong answer.
+        // Unfinished, or of another key?
         let mut start = [0; encryption::OVERHEAD_BYTES];
         let there = read_up_to(medium, file, 0, &mut start)?;
         Opener::check(medium.keys(), &start[..there])?;

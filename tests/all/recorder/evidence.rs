@@ -274,6 +274,26 @@ fn an_export_is_proven_to_be_what_was_sealed_minute_by_minute() {
     assert_ne!(verify("other.record").code, 0);
 }
 
+/// A stop in order has sealed every packet and every file, and says so last.
+fn everything_is_sealed(record: &Path, spool: &Path) {
+    let log = std::fs::read_to_string(record).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    let sealed: u64 = of("sealed").iter().map(|line| line["packets"].as_u64().unwrap()).sum();
+    assert_eq!(sealed, PACKETS, "{log}");
+    let stopped = of("stopped");
+    assert_eq!(
+        (stopped.len(), &stopped[0]["unsealed"], &stopped[0]["unsealed_files"]),
+        (1, &0.into(), &0.into()),
+        "{log}"
+    );
+    let last: Vec<_> = lines.iter().rev().take(2).map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(last, ["head", "stopped"], "{log}");
+    let names = std::fs::read_dir(spool).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let complete: Vec<_> = names.filter(|name| name.ends_with(".pcapng")).collect();
+    assert!(!complete.is_empty() && complete.iter().all(|name| log.contains(name)), "{complete:?}: {log}");
+}
+
 #[test]
 fn files_that_were_cut_from_the_spool_are_known_by_hash_over_restarts() {
     if !have("evidence of the spool", &["ssh-keygen", "sha256sum"]) {
@@ -307,23 +327,7 @@ fn files_that_were_cut_from_the_spool_are_known_by_hash_over_restarts() {
         reply(&command.args(["evidence", "audit"]).arg(recorder.path("audit.log.record")).output().unwrap())
     };
     let logs = stop(start(directory()));
-    // A stop in order has sealed every packet and every file, and says so last.
-    let log = std::fs::read_to_string(logs.path().join("audit.log.record")).unwrap();
-    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
-    let sealed: u64 = of("sealed").iter().map(|line| line["packets"].as_u64().unwrap()).sum();
-    assert_eq!(sealed, PACKETS, "{log}");
-    let stopped = of("stopped");
-    assert_eq!(
-        (stopped.len(), &stopped[0]["unsealed"], &stopped[0]["unsealed_files"]),
-        (1, &0.into(), &0.into()),
-        "{log}"
-    );
-    let last: Vec<_> = lines.iter().rev().take(2).map(|line| line["event"].as_str().unwrap()).collect();
-    assert_eq!(last, ["head", "stopped"], "{log}");
-    let names = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let complete: Vec<_> = names.filter(|name| name.ends_with(".pcapng")).collect();
-    assert!(!complete.is_empty() && complete.iter().all(|name| log.contains(name)), "{complete:?}: {log}");
+    everything_is_sealed(&logs.path().join("audit.log.record"), &spool);
     let recorder = start(logs);
     eventually("the files of the first run are sealed", || audit(&recorder).stdout.contains("of the spool"));
     let sealed = audit(&recorder);

@@ -88,7 +88,7 @@ fn archive_19_4_two_recorders_share_an_archive() {
         assert!(command.output().unwrap().status.success());
     }
     let (code, _, said) = place.get(&spool, &[]);
-    assert!(code == Some(1) && said.contains("choose one with --host: one.example, two"), "{said}");
+    assert!(code == Some(1) && said.contains("choose one with --archive-host: one.example, two"), "{said}");
     let (code, lines, said) = place.get(&spool, &["--archive-host", "two"]);
     assert_eq!((code, &lines), (Some(0), &spool.lines(&[])), "{said}");
     let hosts: Value = serde_json::from_slice(&place.run("list", &[]).stdout).unwrap();

@@ -46,6 +46,7 @@ pub(super) fn is_plausible(size: u32) -> bool {
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     number: u64,
+    is_cut: bool,
 }
 
 /// What the header of the log says.
@@ -89,9 +90,16 @@ impl Buffer {
             ));
         }
         let rest = u64::from(size - HEADER_BYTES);
-        // A file that is still being written ends within a buffer. Its events up to there are read.
-        from.by_ref().take(rest).read_to_end(&mut self.bytes)?;
+        // A file that is still being written ends within a buffer. Its events up to there are read, and then the end is reported.
+        let read = from.by_ref().take(rest).read_to_end(&mut self.bytes)?;
+        self.is_cut = (read as u64) < rest;
         Ok(true)
+    }
+
+    /// Why no further buffer can follow, if the file ended within this one.
+    pub(super) fn cut(&self) -> Option<io::Error> {
+        let words = || format!("the ETL file is cut short: it ends within buffer {}", self.number);
+        self.is_cut.then(|| io::Error::new(io::ErrorKind::UnexpectedEof, words()))
     }
 
     pub(super) fn flags(&self) -> u16 {
@@ -137,19 +145,23 @@ impl Buffer {
         read().ok_or_else(|| damaged("this is no ETL file, or its first buffer has no header of the log"))
     }
 
-    /// The events of manifest-based providers, in their order.
-    pub(super) fn events(&self) -> impl Iterator<Item = Event<'_>> {
+    /// The events of manifest-based providers, in their order; `None` for one that is damaged. Nothing can be found behind an event
+    /// whose header is damaged.
+    pub(super) fn events(&self) -> impl Iterator<Item = Option<Event<'_>>> {
         let used = self.used();
         let mut at = 0_usize;
         std::iter::from_fn(move || {
             loop {
-                let rest = used.get(at..)?;
-                let len = event_len(rest)?;
+                let rest = used.get(at..).filter(|rest| !rest.is_empty())?;
+                let Some(len) = event_len(rest) else {
+                    at = used.len();
+                    // What follows the last event is filled with one byte.
+                    let is_filling = rest.iter().all(|byte| *byte == 0xff) || rest.iter().all(|byte| *byte == 0);
+                    return (!is_filling).then_some(None);
+                };
                 at += len.next_multiple_of(8);
-                if rest.get(2).is_some_and(|kind| EVENT_HEADERS.contains(kind))
-                    && let Some(event) = event(rest.get(..len)?)
-                {
-                    return Some(event);
+                if rest.get(2).is_some_and(|kind| EVENT_HEADERS.contains(kind)) {
+                    return Some(event(rest.get(..len)?));
                 }
             }
         })

@@ -73,9 +73,15 @@ impl<R: Read> ToPcapng<R> {
         self.packets.count_losses(self.buffer.flags());
         let processor = self.buffer.processor();
         for event in self.buffer.events() {
-            self.packets.take(&event, processor, clock, &mut self.output);
+            match event {
+                Some(event) => self.packets.take(&event, processor, clock, &mut self.output),
+                None => self.packets.count_damaged(),
+            }
         }
         self.output.write_old(&mut self.ready);
+        if let Some(cut) = self.buffer.cut() {
+            self.finish(Some(cut));
+        }
     }
 
     fn finish(&mut self, failure: Option<io::Error>) {

@@ -13,7 +13,7 @@ const HOLD: u64 = 50_000_000;
 pub(super) const HELD_BYTES_MAX: usize = 32 << 20;
 /// What a packet takes beside its bytes.
 const OVERHEAD: usize = 64;
-/// The most interfaces of one file. Packets of others belong to the last one.
+/// The most interfaces of one file. Packets of others are counted as not read.
 const INTERFACES_MAX: usize = 1024;
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -72,6 +72,8 @@ pub(super) struct Output {
     held_bytes: usize,
     newest: u64,
     sequence: u64,
+    /// Packets of interfaces for which there was no room.
+    crowded: u64,
 }
 
 impl Output {
@@ -83,7 +85,10 @@ impl Output {
                 self.interfaces.push(interface);
                 self.interfaces.len() - 1
             }
-            None => INTERFACES_MAX - 1,
+            None => {
+                self.crowded += 1;
+                return;
+            }
         };
         packet.interface = u32::try_from(at).unwrap_or(0);
         packet.sequence = self.sequence;
@@ -114,6 +119,7 @@ impl Output {
     /// Writes what is not among the packets, as the statistics of the first interface.
     pub(super) fn write_end(&mut self, summary: &Summary, out: &mut Vec<u8>) {
         let Summary { lost, torn, unread } = *summary;
+        let unread = unread.saturating_add(self.crowded);
         if self.interfaces.is_empty() {
             self.interfaces.push(Interface { number: 0, link_type: 1, name: "ETL".to_owned() });
         }

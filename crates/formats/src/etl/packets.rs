@@ -86,6 +86,11 @@ impl Packets {
         }
     }
 
+    /// Counts an event whose header is damaged. It may have had a packet, and so may what followed it in its buffer.
+    pub(super) fn count_damaged(&mut self) {
+        self.unread += 1;
+    }
+
     pub(super) fn summary(&self) -> Summary {
         let unfinished = self.partial.len() as u64;
         Summary { lost: self.lost.max(self.lossy_buffers), torn: self.torn + unfinished, unread: self.unread }

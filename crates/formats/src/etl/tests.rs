@@ -275,9 +275,21 @@ fn what_cannot_be_read_is_named_after_the_packets_before_it() {
         assert!(error.contains(expected), "{error}");
         assert!(expected == "no ETL file" || bytes.windows(6).any(|window| window == b"packet"), "{error}");
     }
-    // A file that is still being written ends within a buffer.
-    let cut = &good[..good.len() - 1000];
-    assert_eq!(packets(cut).0.len(), 1);
+    // A file that is still being written, or was cut in transfer, ends within a buffer.
+    let (bytes, result) = pcapng(&good[..good.len() - 1000]);
+    assert!(bytes.windows(6).any(|window| window == b"packet"));
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(error.to_string().contains("it ends within buffer 2"), "{error}");
+    // Of a buffer with a damaged event, the events before it are read, and the rest is counted.
+    let event = || fragment(7, 7, START_AND_END, START, b"packet");
+    let mut damaged = [buffer(0, 0, &[log(2, 0, 0)]), buffer(0, 0, &[event(), event(), event()])].concat();
+    let second = BUFFER + 72 + event().len();
+    damaged[second + 3] = 0;
+    let (bytes, result) = pcapng(&damaged);
+    result.unwrap();
+    assert_eq!(bytes.windows(6).filter(|window| *window == b"packet").count(), 1);
+    assert!(bytes.windows(8).any(|window| window == b"1 events"), "the damaged event is counted");
 }
 
 #[test]

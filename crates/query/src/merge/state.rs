@@ -57,6 +57,7 @@ impl Packets<'_> {
         summary.gone = summary.gone.max(before.gone);
         summary.damaged = summary.damaged.max(before.damaged);
         summary.failed = summary.failed.max(before.failed);
+        summary.unopened = summary.unopened.max(before.unopened);
         summary
     }
 

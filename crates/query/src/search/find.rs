@@ -227,7 +227,8 @@ impl History {
                     if disk.is_some() {
                         let key = SessionKey::new(&decoded, InterfaceId(0)).0;
                         let key = sessions.at(&found.interface.name, &key);
-                        sessions.found(key, header.time, &[0], room_on_disk);
+                        let noted = sessions.found(key, header.time, &[0], room_on_disk);
+                        search.known[0].left_out += u64::from(noted == Noted::LeftOut);
                     }
                 }
                 // Counts each session once, as long as there is room to remember it.

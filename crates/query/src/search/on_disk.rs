@@ -161,8 +161,10 @@ impl DiskSessions {
     /// Notes a packet of a session that is wanted, if there is room for `count_max` sessions.
     pub(super) fn found(&mut self, key: SessionKey, time: Timestamp, selections: &[u32], count_max: usize) -> Noted {
         let pause = timeout(&key);
-        let spans = self.spans.entry(key).or_default();
-        if let Some(near) = spans.near(time, time, pause) {
+        // A session that is left out must not take room here.
+        if let Some(spans) = self.spans.get_mut(&key)
+            && let Some(near) = spans.near(time, time, pause)
+        {
             // Most packets are within a span or follow it.
             match spans.0.get_mut(&near) {
                 Some(span) if span.first <= time && time <= span.last => span.select(selections),
@@ -319,6 +321,7 @@ pub(super) fn each_packet(
     unread.gone += summary.gone;
     unread.damaged += summary.damaged;
     unread.failed += summary.failed;
+    unread.unopened = unread.unopened.max(summary.unopened);
 }
 
 /// Conditions of which every packet that one of the selectors matches meets one; empty if there are none.
@@ -430,5 +433,8 @@ mod tests {
         assert_eq!(sessions.found(key(), at(1000), &[0], 1), Noted::LeftOut);
         assert_eq!(sessions.found(key(), at(1001), &[0], 1), Noted::Known);
         assert_eq!(sessions.found(key(), at(1), &[0], 1), Noted::Known);
+        let other = SessionKey::from_words(key().words(), InterfaceId(7));
+        assert_eq!(sessions.found(other, at(5000), &[0], 1), Noted::Known, "one is counted already, for lack of room");
+        assert_eq!(sessions.spans.len(), 1, "what is left out takes no room");
     }
 }

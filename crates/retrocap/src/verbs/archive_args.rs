@@ -18,6 +18,9 @@ pub(crate) struct ArchiveArgs {
     /// Read only packets of this depth: starts (of sessions), middle, bulk; may be repeated
     #[arg(long, value_name = "CLASS", requires = "archive", value_delimiter = ',', value_parser = ["starts", "middle", "bulk"])]
     pub(crate) archive_only: Vec<String>,
+    /// Allow a server of the archive elsewhere without TLS. Everybody on the way can then read what is sent
+    #[arg(long, requires = "archive")]
+    pub(crate) archive_allow_http: bool,
     /// Private key (age) of an encrypted archive
     #[arg(long, value_name = "FILE", requires = "archive")]
     pub(crate) archive_key: Option<PathBuf>,

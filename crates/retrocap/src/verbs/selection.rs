@@ -143,6 +143,9 @@ impl Selection {
         now: Timestamp,
         tz: &TimeZone,
     ) -> anyhow::Result<SelectionQuestion> {
+        if self.spool_key.is_some() && self.spool.is_none() {
+            return Err(Usage::of("--spool-key is the key of files: name them with --spool DIR or --archive URL"));
+        }
         let (since, until) = self.window(around, now, tz)?;
         Ok(SelectionQuestion {
             filter: self.expression()?,

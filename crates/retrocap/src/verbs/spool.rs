@@ -315,7 +315,7 @@ fn remove(common: &Common, place: SpoolPlace<'_>, expression: &str, before: &str
         Err(DirectoryError::Locked { path }) => return Err(in_use(&path)),
         opened => Arc::new(opened?.with_keys(keys)),
     };
-    let (catalogue, _) =
+    let (catalogue, opening) =
         Catalogue::open(&directory, true).with_context(|| format!("cannot read the spool {}", path.display()))?;
     let uid = rustix::process::getuid().as_raw();
     let reason = format!("{expression:?} before {before}, by uid {uid}");
@@ -330,7 +330,9 @@ fn remove(common: &Common, place: SpoolPlace<'_>, expression: &str, before: &str
     let log_failed = log.as_ref().err().map(|error| ("sessions".to_owned(), format!("{error:#}")));
     let log = log.ok();
     let of_log = log.iter().flat_map(|log| log.failed());
-    let failed: Vec<&(String, String)> = failed.iter().chain(of_log).chain(&log_failed).collect();
+    // Nothing was removed from files that cannot be opened, such as those whose key is missing.
+    let failed: Vec<&(String, String)> =
+        failed.iter().chain(&opening.failed).chain(of_log).chain(&log_failed).collect();
     let reasons: Vec<_> = failed.iter().map(|(file, error)| json!({"file": file, "error": error})).collect();
     let document = json!({
         "packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed,

@@ -68,7 +68,7 @@ pub(super) fn disk_problem(history: &History, request: &Request, summary: ReadSu
 
 /// What could not be read on disk.
 fn unread(summary: ReadSummary) -> Option<String> {
-    let ReadSummary { gone, damaged, failed, .. } = summary;
+    let ReadSummary { gone, damaged, failed, unopened, .. } = summary;
     let mut parts = Vec::new();
     if gone > 0 {
         let files = counted(gone, "file of the spool was", "files of the spool were");
@@ -77,6 +77,10 @@ fn unread(summary: ReadSummary) -> Option<String> {
     if damaged + failed > 0 {
         let stretches = counted(damaged + failed, "stretch", "stretches");
         parts.push(format!("{stretches} of the spool cannot be read (`retrocap spool check` says which)"));
+    }
+    if unopened > 0 {
+        let files = counted(unopened, "file of the spool", "files of the spool");
+        parts.push(format!("{files} could not be opened (`retrocap spool check` says why)"));
     }
     (!parts.is_empty()).then(|| format!("incomplete: {}", parts.join(", and ")))
 }

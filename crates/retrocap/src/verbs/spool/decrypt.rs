@@ -51,7 +51,7 @@ fn report(common: &Common, out: &Path, done: &DecryptReport) -> anyhow::Result<(
         print(&format!("decrypted {} into {}\n", counted(done.files, "file"), plain(&out.display().to_string())))?;
     }
     match done.failed.len() as u64 {
-        0 if done.files == 0 => Err(anyhow!("the spool has no encrypted file")),
+        0 if done.files == 0 => Err(anyhow!("the spool has no file that could be copied")),
         0 => Ok(()),
         failed => Err(anyhow!("INCOMPLETE: {} could not be decrypted as a whole", counted(failed, "file"))),
     }
