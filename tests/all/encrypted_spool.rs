@@ -141,8 +141,9 @@ fn an_old_key_stays_beside_the_new_one_and_a_removal_encrypts_with_the_new_one()
     // A recorder that lacks the keys says so in its answers.
     let arguments = ["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M", "--spool-key", text(&third)];
     let recorder = Replaying::start(&later, &arguments);
+    let socket = recorder.socket();
     for from in [&["--from", "disk"][..], &[]] {
-        let question = [&["get", "--socket", &recorder.socket()], from, &["host", "192.0.2.77"]].concat();
+        let question = [&["get", "--socket", &socket], from, &["host", "192.0.2.77"]].concat();
         let answer = retrocap(&question);
         assert!(said(&answer).contains("files of the spool could not be opened"), "{from:?}: {}", said(&answer));
     }

@@ -237,18 +237,20 @@ async fn accept_connections(
         timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
     if is_socket {
         let asked = Arc::clone(&service);
-        let ending = move || {
-            asked.audit.summarize_refusals(true);
-            // A record that is sealed ends later, and is signed then.
-            if !asked.seals_record() {
-                asked.audit.sign_head(asked.attestation.as_ref(), true);
-            }
-        };
-        let _ = service.blocking(ending).await;
+        let _ = service.blocking(move || end_audit(&asked)).await;
     }
     if ended.is_err() {
         tracing::info!("{} connections are closed before their answers have ended", connections.len());
         connections.shutdown().await;
+    }
+}
+
+/// Writes the last lines of the audit log.
+fn end_audit(service: &Service) {
+    service.audit.summarize_refusals(true);
+    // A record that is sealed ends later, and is signed then.
+    if !service.seals_record() {
+        service.audit.sign_head(service.attestation.as_ref(), true);
     }
 }
 

@@ -70,7 +70,8 @@ fn ask_workers(address: &str, tracer: Option<Tracer>, pause: Duration) -> Option
             assert_eq!(found.certainty, Certainty::Program);
         }
     }
-    server.end();
+    drop(server.stdin.take());
+    server.wait().unwrap();
     Some((right, all))
 }
 
