@@ -286,10 +286,9 @@ fn what_cannot_be_read_is_named_after_the_packets_before_it() {
     let mut damaged = [buffer(0, 0, &[log(2, 0, 0)]), buffer(0, 0, &[event(), event(), event()])].concat();
     let second = BUFFER + 72 + event().len();
     damaged[second + 3] = 0;
-    let (bytes, result) = pcapng(&damaged);
-    result.unwrap();
-    assert_eq!(bytes.windows(6).filter(|window| *window == b"packet").count(), 1);
-    assert!(bytes.windows(8).any(|window| window == b"1 events"), "the damaged event is counted");
+    assert_eq!(packets(&damaged).0.len(), 1);
+    let (bytes, _) = pcapng(&damaged);
+    assert!(bytes.windows(13).any(|window| window == b"1 events have"), "the damaged event is counted");
 }
 
 #[test]
