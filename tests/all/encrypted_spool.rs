@@ -133,7 +133,7 @@ fn an_old_key_stays_beside_the_new_one_and_a_removal_encrypts_with_the_new_one()
     assert!(!blind.status.success() && said(&blind).contains("INCOMPLETE"), "{}", said(&blind));
     let (new, third) = (key_file(folder.path(), "new", "2"), key_file(folder.path(), "third", "3"));
     let earlier_tcp = ["--since", "2013-05-01", "--until", "2013-05-03", "tcp"];
-    let with_new = || retrocap(&[&["get"], &with(&new)[..], &earlier_tcp].concat());
+    let with_new = || retrocap(&[&["get", "--text"], &with(&new)[..], &earlier_tcp].concat());
     assert!(with_new().stdout.is_empty(), "the earlier files have the old key");
     let dropped = retrocap(&[&["spool", "drop", "udp port 53", "--before", "2030-01-01"][..], &with(&both)].concat());
     assert!(dropped.status.success(), "{}", said(&dropped));
